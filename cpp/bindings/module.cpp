@@ -1,0 +1,232 @@
+// The private extension module protoseg_fast._core: names, conversions, and the GIL.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "array.hpp"
+#include "protoseg/engine.hpp"
+
+namespace protoseg_python {
+namespace {
+
+using protoseg::Options;
+
+template <class Enum>
+Enum parse(const char* argument, const std::string& name, const protoseg::Names<Enum>& names) {
+  std::string offered;
+  for (const auto& [offered_name, value] : names) {
+    if (name == offered_name) return value;
+    offered += (offered.empty() ? "\"" : ", \"") + std::string(offered_name) + "\"";
+  }
+  throw Error(std::string(argument) + " must be one of " + offered + ", got \"" + name + "\".");
+}
+
+template <class Enum>
+std::vector<std::string> listed(const protoseg::Names<Enum>& names) {
+  std::vector<std::string> result;
+  for (const auto& entry : names) result.emplace_back(entry.first);
+  return result;
+}
+
+Options make_options(std::int64_t groups, const std::string& metric,
+                     const std::string& interpolation, bool align_corners, double temperature) {
+  Options options;
+  options.groups = groups;
+  options.metric = parse("metric", metric, protoseg::metric_names());
+  options.interpolation =
+      parse("interpolation", interpolation, protoseg::interpolation_names());
+  options.align_corners = align_corners;
+  options.temperature = temperature;
+  return options;
+}
+
+// A Guide and the memory it borrows.
+class PyGuide {
+ public:
+  PyGuide(const py::object& pred, const py::object& target, const py::object& mask,
+          std::optional<double> binarize)
+      : pred_(borrow("pred", pred)) {
+    Borrowed target_array;
+    if (!target.is_none()) target_array = borrow("target", target);
+    if (!mask.is_none()) mask_ = borrow("mask", mask);
+    const TensorView* target_view = target.is_none() ? nullptr : &target_array.view;
+    const TensorView* mask_view = mask.is_none() ? nullptr : &mask_.view;
+    const py::gil_scoped_release release;
+    guide_.emplace(pred_.view, target_view, mask_view, binarize);
+  }
+
+  const protoseg::Guide& guide() const { return *guide_; }
+
+  // (tp, predicted, actual [N, G, T]; voxels [N, 1, 1]; defined [N, G, T])
+  py::tuple sa_counts(const py::object& features, const Options& options) const {
+    const Borrowed array = borrow("features", features);
+    const std::int64_t images = guide_->images(), targets = guide_->targets();
+    std::vector<protoseg::Counts> counts;
+    {
+      const py::gil_scoped_release release;
+      counts.resize(checked_size(array.view, options) * targets);
+      protoseg::sa_counts(*guide_, array.view, options, counts.data());
+    }
+    const std::vector<py::ssize_t> shape = {images, options.groups, targets};
+    py::array_t<std::int64_t> tp(shape), predicted(shape), actual(shape);
+    py::array_t<std::int64_t> voxels(std::vector<py::ssize_t>{images, 1, 1});
+    py::array_t<bool> defined(shape);
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      tp.mutable_data()[i] = counts[i].tp;
+      predicted.mutable_data()[i] = counts[i].predicted;
+      actual.mutable_data()[i] = counts[i].actual;
+      defined.mutable_data()[i] = counts[i].defined;
+      voxels.mutable_data()[i / (options.groups * targets)] = counts[i].voxels;
+    }
+    return py::make_tuple(tp, predicted, actual, voxels, defined);
+  }
+
+  // (positive, negative [N, T, C]; positive_weight, negative_weight [N, T])
+  py::tuple prototypes(const py::object& features, const Options& options) const {
+    const Borrowed array = borrow("features", features);
+    const std::vector<py::ssize_t> per_target = {guide_->images(), guide_->targets()};
+    std::vector<py::ssize_t> per_channel = per_target;
+    per_channel.push_back(array.view.shape[1]);
+    py::array_t<double> positive(per_channel), negative(per_channel);
+    py::array_t<double> positive_weight(per_target), negative_weight(per_target);
+    const protoseg::PrototypeArrays out = {positive.mutable_data(), negative.mutable_data(),
+                                           positive_weight.mutable_data(),
+                                           negative_weight.mutable_data()};
+    {
+      const py::gil_scoped_release release;
+      protoseg::prototypes(*guide_, array.view, options, out);
+    }
+    return py::make_tuple(positive, negative, positive_weight, negative_weight);
+  }
+
+  py::array segment(const py::object& features, const Options& options) const {
+    const Borrowed array = borrow("features", features);
+    py::array_t<bool> map(map_shape(array.view, options));
+    auto* out = reinterpret_cast<std::uint8_t*>(map.mutable_data());
+    {
+      const py::gil_scoped_release release;
+      protoseg::segment(*guide_, array.view, options, out);
+    }
+    return map;
+  }
+
+  py::array probability(const py::object& features, const Options& options) const {
+    const Borrowed array = borrow("features", features);
+    const std::vector<py::ssize_t> shape = map_shape(array.view, options);
+    if (array.view.dtype == DType::float64)
+      return write_probability(py::array_t<double>(shape), array.view, options);
+    return write_probability(py::array_t<float>(shape), array.view, options);
+  }
+
+  py::tuple size() const { return py::tuple(py::cast(guide_->size())); }
+
+ private:
+  template <class T>
+  py::array write_probability(py::array_t<T> out, const TensorView& features,
+                              const Options& options) const {
+    T* data = out.mutable_data();
+    {
+      const py::gil_scoped_release release;
+      protoseg::probability(*guide_, features, options, data);
+    }
+    return out;
+  }
+
+  // N * G, before the engine has checked groups: outputs are allocated first.
+  std::int64_t checked_size(const TensorView& features, const Options& options) const {
+    if (options.groups < 1 || features.rank < 2 || options.groups > features.shape[1]) return 0;
+    return guide_->images() * options.groups;
+  }
+
+  std::vector<py::ssize_t> map_shape(const TensorView& features, const Options& options) const {
+    if (checked_size(features, options) == 0) return {0};
+    std::vector<py::ssize_t> shape = {guide_->images(), options.groups, guide_->targets()};
+    for (const std::int64_t extent : guide_->size()) shape.push_back(extent);
+    return shape;
+  }
+
+  Borrowed pred_, mask_;
+  std::optional<protoseg::Guide> guide_;
+};
+
+// Element-wise score of count arrays of one shape.
+py::array_t<double> score(const std::string& name, const py::array_t<std::int64_t>& tp,
+                          const py::array_t<std::int64_t>& predicted,
+                          const py::array_t<std::int64_t>& actual,
+                          const py::array_t<bool>& defined, const std::string& empty) {
+  const protoseg::Score which = parse("score", name, protoseg::score_names());
+  const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
+  for (const py::array& other : {py::array(predicted), py::array(actual), py::array(defined)})
+    if (other.size() != tp.size()) throw Error("count arrays must have one shape.");
+  py::array_t<double> result(std::vector<py::ssize_t>(tp.shape(), tp.shape() + tp.ndim()));
+  for (py::ssize_t i = 0; i < tp.size(); ++i) {
+    const protoseg::Counts counts = {tp.data()[i], predicted.data()[i], actual.data()[i], 0,
+                                     defined.data()[i]};
+    result.mutable_data()[i] = protoseg::score(counts, which, policy);
+  }
+  return result;
+}
+
+py::dict build_config() {
+  const protoseg::BuildConfig config = protoseg::build_config();
+  py::dict result;
+  result["version"] = config.version;
+  result["compiler"] = config.compiler;
+  result["build_type"] = config.build_type;
+  result["threads"] = config.threads;
+  result["compiled_isas"] = config.compiled_isas;
+  result["available_isas"] = protoseg::available_isas();
+  result["isa"] = protoseg::current_isa();
+  result["cuda"] = config.cuda;
+  return result;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_core, m) {
+  m.doc() = "The compiled engine behind protoseg_fast. Private: use the package.";
+  m.attr("__version__") = PROTOSEG_VERSION;
+
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const Error& error) {
+      PyErr_SetString(
+          error.kind() == Error::Kind::type ? PyExc_TypeError : PyExc_ValueError, error.what());
+    }
+  });
+
+  py::class_<Options>(m, "Options")
+      .def(py::init(&make_options), py::kw_only(), py::arg("groups"), py::arg("metric"),
+           py::arg("interpolation"), py::arg("align_corners"), py::arg("temperature"));
+
+  py::class_<PyGuide>(m, "Guide")
+      .def(py::init<const py::object&, const py::object&, const py::object&,
+                    std::optional<double>>(),
+           py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"))
+      .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("options"))
+      .def("prototypes", &PyGuide::prototypes, py::arg("features"), py::arg("options"))
+      .def("segment", &PyGuide::segment, py::arg("features"), py::arg("options"))
+      .def("probability", &PyGuide::probability, py::arg("features"), py::arg("options"))
+      .def_property_readonly("images", [](const PyGuide& g) { return g.guide().images(); })
+      .def_property_readonly("targets", [](const PyGuide& g) { return g.guide().targets(); })
+      .def_property_readonly("size", &PyGuide::size)
+      .def_property_readonly("nbytes", [](const PyGuide& g) { return g.guide().bytes(); });
+
+  m.def("score", &score, py::arg("name"), py::arg("tp").noconvert(),
+        py::arg("predicted").noconvert(), py::arg("actual").noconvert(),
+        py::arg("defined").noconvert(), py::arg("empty"));
+  m.def("option_names", [] {
+    py::dict names;
+    names["metric"] = listed(protoseg::metric_names());
+    names["interpolation"] = listed(protoseg::interpolation_names());
+    names["score"] = listed(protoseg::score_names());
+    names["empty"] = listed(protoseg::empty_names());
+    return names;
+  });
+  m.def("available_isas", &protoseg::available_isas);
+  m.def("set_isa", &protoseg::set_isa, py::arg("name"));
+  m.def("build_config", &build_config);
+}
+
+}  // namespace protoseg_python

@@ -1,0 +1,119 @@
+// The public functions: validate, choose float or double, project into the right sink.
+#include "protoseg/engine.hpp"
+
+#include "units.hpp"
+
+namespace protoseg {
+namespace {
+
+// Calls run(Problem<T>) with the T that the features ask for.
+template <class Run>
+void with_problem(const Guide& guide, const TensorView& features, const Options& options,
+                  Run run) {
+  validate_features(features, *guide.state(), options);
+  if (features.dtype == DType::float64)
+    run(Problem<double>(guide, features, options));
+  else
+    run(Problem<float>(guide, features, options));
+}
+
+template <class T>
+std::vector<Tally> project(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink) {
+  return problem.same_size ? project_same_size(problem, boundaries, sink)
+                           : project_resized(problem, boundaries, sink);
+}
+
+template <class T>
+void write_counts(const Problem<T>& problem, const std::vector<Tally>& tally,
+                  const std::vector<Boundary>& boundary, Counts* counts) {
+  const std::int64_t targets = problem.targets;
+  for (std::size_t i = 0; i < tally.size(); ++i) {
+    const std::int64_t target = i % targets, image = i / targets / problem.groups;
+    counts[i] = {tally[i].tp, tally[i].predicted,
+                 problem.guide.actual_count[image * targets + target],
+                 problem.guide.voxel_count[image], boundary[i].defined};
+  }
+}
+
+template <class Out>
+void write_probability(const Guide& guide, const TensorView& features, const Options& options,
+                       Out* probability) {
+  with_problem(guide, features, options, [&](const auto& problem) {
+    ProbabilitySink<Out> sink(problem, probability);
+    project(problem, make_boundaries(problem, channel_prototypes(problem)), sink);
+  });
+}
+
+}  // namespace
+
+const Names<Metric>& metric_names() {
+  static const Names<Metric> names = {{"euclidean", Metric::euclidean}, {"cosine", Metric::cosine}};
+  return names;
+}
+const Names<Interpolation>& interpolation_names() {
+  static const Names<Interpolation> names = {{"linear", Interpolation::linear},
+                                             {"nearest", Interpolation::nearest}};
+  return names;
+}
+const Names<Score>& score_names() {
+  static const Names<Score> names = {{"dice", Score::dice},
+                                     {"iou", Score::iou},
+                                     {"precision", Score::precision},
+                                     {"recall", Score::recall}};
+  return names;
+}
+const Names<Empty>& empty_names() {
+  static const Names<Empty> names = {
+      {"nan", Empty::nan}, {"monai", Empty::monai}, {"one", Empty::one}, {"zero", Empty::zero}};
+  return names;
+}
+
+void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
+               Counts* counts) {
+  with_problem(guide, features, options, [&](const auto& problem) {
+    if (problem.same_size && problem.group_channels == 1) {
+      const auto units = count_units(problem);
+      write_counts(problem, units.tally, units.boundary, counts);
+    } else {
+      const Boundaries boundaries = make_boundaries(problem, channel_prototypes(problem));
+      CountSink sink(problem.kernels, problem.guide);
+      write_counts(problem, project(problem, boundaries, sink), boundaries.boundary, counts);
+    }
+  });
+}
+
+void prototypes(const Guide& guide, const TensorView& features, const Options& options,
+                const PrototypeArrays& out) {
+  with_problem(guide, features, options, [&](const auto& problem) {
+    const std::vector<ChannelPrototypes> channels = channel_prototypes(problem);
+    for (std::size_t i = 0; i < channels.size(); ++i) {
+      out.positive[i] = channels[i].reference + channels[i].positive;
+      out.negative[i] = channels[i].reference + channels[i].negative;
+    }
+    const auto& weights = *problem.weights;
+    for (std::int64_t i = 0; i < problem.images * problem.targets; ++i) {
+      out.positive_weight[i] = weights.total[2 * i] / weights.scale[2 * i];
+      out.negative_weight[i] = weights.total[2 * i + 1] / weights.scale[2 * i + 1];
+    }
+  });
+}
+
+void segment(const Guide& guide, const TensorView& features, const Options& options,
+             std::uint8_t* map) {
+  with_problem(guide, features, options, [&](const auto& problem) {
+    MapSink sink(problem, map);
+    project(problem, make_boundaries(problem, channel_prototypes(problem)), sink);
+  });
+}
+
+void probability(const Guide& guide, const TensorView& features, const Options& options,
+                 float* probability) {
+  write_probability(guide, features, options, probability);
+}
+
+void probability(const Guide& guide, const TensorView& features, const Options& options,
+                 double* probability) {
+  write_probability(guide, features, options, probability);
+}
+
+}  // namespace protoseg

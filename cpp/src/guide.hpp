@@ -1,0 +1,120 @@
+// What a Guide keeps: packed targets, and the weights of prototypes per feature size.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <tuple>
+#include <vector>
+
+#include "plane.hpp"
+#include "protoseg/engine.hpp"
+
+namespace protoseg {
+
+// An array whose elements are written before they are read.
+template <class T>
+using Buffer = std::unique_ptr<T[]>;
+template <class T>
+Buffer<T> make_buffer(std::int64_t n) {
+  return Buffer<T>(new T[static_cast<std::size_t>(n)]);
+}
+
+// Positive and negative weights at one feature size: [N, T, 2, voxels]. They are multiplied by a
+// power of two so that the largest is in [0.5, 1): a guide of tiny probabilities neither
+// underflows nor loses digits in float.
+template <class T>
+struct Weights {
+  Buffer<T> values;           // null: too large to keep, computed block by block
+  std::vector<double> scale;  // [N, T, 2], powers of two
+  std::vector<double> total;  // [N, T, 2], sums of the scaled weights
+  std::int64_t bytes = 0;
+};
+
+// What the resizing operator U depends on.
+struct Resize {
+  Extent from;
+  Interpolation interpolation = Interpolation::linear;
+  bool align_corners = false;
+  bool operator<(const Resize& other) const {
+    const auto key = [](const Resize& r) {
+      return std::make_tuple(r.from, static_cast<int>(r.interpolation), r.align_corners);
+    };
+    return key(*this) < key(other);
+  }
+};
+
+struct GuideState {
+  TensorView pred, mask;  // borrowed
+  bool has_mask = false;
+  std::optional<double> binarize;
+  std::int64_t images = 0, targets = 0;
+  std::vector<std::int64_t> size;
+  Extent extent;
+  std::int64_t words = 0;                  // per packed plane
+  Buffer<std::uint64_t> actual;            // [N, T, words]: target and mask > 0
+  Buffer<std::uint64_t> valid;             // [N, words]: mask > 0; null without a mask
+  std::vector<std::int64_t> actual_count;  // [N, T]
+  std::vector<std::int64_t> voxel_count;   // [N]
+  std::vector<double> largest;             // [N, T, 2]: largest positive and negative weight
+
+  Reference reference(std::int64_t image, std::int64_t target) const {
+    return {actual.get() + (image * targets + target) * words,
+            valid ? valid.get() + image * words : nullptr};
+  }
+  bool same_size(const Extent& from) const { return from == extent; }
+
+  // Weights at a feature size, prepared once and kept.
+  template <class T>
+  std::shared_ptr<const Weights<T>> weights(const Kernels& kernels, const Resize& resize) const;
+
+  std::int64_t bytes() const;
+
+  // The pred (binarized) or mask of voxels [first, first + n) in double.
+  void read_pred(const Kernels& kernels, std::int64_t image, std::int64_t target,
+                 std::int64_t first, std::int64_t n, double* out) const;
+  const double* read_mask(const Kernels& kernels, std::int64_t image, std::int64_t first,
+                          std::int64_t n, double* scratch) const;
+
+  mutable std::mutex mutex;
+  mutable std::map<Resize, std::shared_ptr<const Weights<float>>> float_weights;
+  mutable std::map<Resize, std::shared_ptr<const Weights<double>>> double_weights;
+};
+
+// Pointers to the weights of a block: kept ones, or computed into the block's own scratch.
+template <class T>
+class WeightReader {
+ public:
+  WeightReader(const Kernels& kernels, const GuideState& guide, const Weights<T>& weights,
+               std::int64_t feature_voxels);
+  // [n] positive and negative weights of voxels [first, first + n), n <= block_voxels.
+  void read(std::int64_t image, std::int64_t target, std::int64_t first, std::int64_t n);
+  const T* positive = nullptr;
+  const T* negative = nullptr;
+
+ private:
+  const Kernels& kernels_;
+  const GuideState& guide_;
+  const Weights<T>& weights_;
+  std::int64_t feature_voxels_;
+  Buffer<double> pred_, mask_;
+  Buffer<T> scratch_;
+};
+
+inline void fill_weights(const Kernels& kernels, const double* pred, const double* mask,
+                         const double* scale, std::int64_t n, float* positive, float* negative) {
+  kernels.weights_float(pred, mask, scale, n, positive, negative);
+}
+inline void fill_weights(const Kernels& kernels, const double* pred, const double* mask,
+                         const double* scale, std::int64_t n, double* positive,
+                         double* negative) {
+  kernels.weights_double(pred, mask, scale, n, positive, negative);
+}
+
+// positive, negative [from.voxels()]: U^T (m p) and U^T (m (1 - p)) of one image and target.
+void adjoint_weights(const Kernels& kernels, const GuideState& guide, const Resize& resize,
+                     std::int64_t image, std::int64_t target, double* positive, double* negative);
+
+}  // namespace protoseg

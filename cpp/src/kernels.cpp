@@ -1,0 +1,363 @@
+// Every inner loop of the engine. This file is compiled once per instruction set, with
+// PROTOSEG_ISA naming the copy; the results have the same bits in every copy, because lanes,
+// blocks and the order of every addition are fixed and contraction is off.
+//
+// Only functions with internal linkage here, and no STL: a weak symbol compiled for AVX-512 could
+// otherwise become everyone's copy.
+#include "kernels.hpp"
+
+#include "lanes.hpp"
+#include "protoseg/resize.hpp"
+#include "protoseg/rule.hpp"
+
+namespace protoseg {
+namespace {
+
+// ---- reading -------------------------------------------------------------------------------
+
+// How one stored element becomes a number, by DType.
+template <DType dtype>
+struct Element;
+template <class Stored>
+struct Plain {
+  using Type = Stored;
+  template <class Out>
+  PROTOSEG_INLINE Out read(Stored x) {
+    return static_cast<Out>(x);
+  }
+};
+template <>
+struct Element<DType::boolean> : Plain<std::uint8_t> {};
+template <>
+struct Element<DType::int8> : Plain<std::int8_t> {};
+template <>
+struct Element<DType::uint8> : Plain<std::uint8_t> {};
+template <>
+struct Element<DType::int16> : Plain<std::int16_t> {};
+template <>
+struct Element<DType::uint16> : Plain<std::uint16_t> {};
+template <>
+struct Element<DType::int32> : Plain<std::int32_t> {};
+template <>
+struct Element<DType::uint32> : Plain<std::uint32_t> {};
+template <>
+struct Element<DType::int64> : Plain<std::int64_t> {};
+template <>
+struct Element<DType::uint64> : Plain<std::uint64_t> {};
+template <>
+struct Element<DType::float32> : Plain<float> {};
+template <>
+struct Element<DType::float64> : Plain<double> {};
+template <>
+struct Element<DType::float16> {
+  using Type = std::uint16_t;
+  template <class Out>
+  PROTOSEG_INLINE Out read(std::uint16_t x) {
+    return static_cast<Out>(half_to_float(x));
+  }
+};
+template <>
+struct Element<DType::bfloat16> {
+  using Type = std::uint16_t;
+  template <class Out>
+  PROTOSEG_INLINE Out read(std::uint16_t x) {
+    return static_cast<Out>(bfloat_to_float(x));
+  }
+};
+
+// Calls f(Element<dtype>{}) for the dtype at hand.
+template <class F>
+PROTOSEG_INLINE void with_element(DType dtype, F f) {
+  switch (dtype) {
+    case DType::boolean: return f(Element<DType::boolean>{});
+    case DType::int8: return f(Element<DType::int8>{});
+    case DType::uint8: return f(Element<DType::uint8>{});
+    case DType::int16: return f(Element<DType::int16>{});
+    case DType::uint16: return f(Element<DType::uint16>{});
+    case DType::int32: return f(Element<DType::int32>{});
+    case DType::uint32: return f(Element<DType::uint32>{});
+    case DType::int64: return f(Element<DType::int64>{});
+    case DType::uint64: return f(Element<DType::uint64>{});
+    case DType::float16: return f(Element<DType::float16>{});
+    case DType::bfloat16: return f(Element<DType::bfloat16>{});
+    case DType::float32: return f(Element<DType::float32>{});
+    case DType::float64: return f(Element<DType::float64>{});
+  }
+}
+
+template <class Out>
+void read_strided(DType dtype, const void* source, std::int64_t stride, std::int64_t n, Out* out) {
+  with_element(dtype, [=](auto element) {
+    using E = decltype(element);
+    const auto* x = static_cast<const typename E::Type*>(source);
+    if (stride == 1) {
+      for (std::int64_t i = 0; i < n; ++i) out[i] = E::template read<Out>(x[i]);
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) out[i] = E::template read<Out>(x[i * stride]);
+    }
+  });
+}
+
+// Contiguous 16-bit floats in whole registers; the rest one by one.
+template <FloatVec (*widen)(const std::uint16_t*), DType dtype>
+PROTOSEG_INLINE void read_halves(const void* source, std::int64_t n, float* out) {
+  const auto* x = static_cast<const std::uint16_t*>(source);
+  std::int64_t i = 0;
+  for (; i + width<float> <= n; i += width<float>) store(out + i, widen(x + i));
+  read_strided(dtype, x + i, 1, n - i, out + i);
+}
+
+void to_float(DType dtype, const void* source, std::int64_t stride, std::int64_t n, float* out) {
+  if (stride == 1 && dtype == DType::float16)
+    return read_halves<widen_halves, DType::float16>(source, n, out);
+  if (stride == 1 && dtype == DType::bfloat16)
+    return read_halves<widen_bfloats, DType::bfloat16>(source, n, out);
+  read_strided(dtype, source, stride, n, out);
+}
+
+void to_double(DType dtype, const void* source, std::int64_t stride, std::int64_t n, double* out) {
+  read_strided(dtype, source, stride, n, out);
+}
+
+template <class Out>
+void read_tile(DType dtype, const void* source, std::int64_t stride, std::int64_t n,
+               std::int64_t channels, Out* out, std::int64_t pitch) {
+  with_element(dtype, [=](auto element) {
+    using E = decltype(element);
+    const auto* x = static_cast<const typename E::Type*>(source);
+    for (std::int64_t i = 0; i < n; ++i)
+      for (std::int64_t c = 0; c < channels; ++c)
+        out[c * pitch + i] = E::template read<Out>(x[i * stride + c]);
+  });
+}
+
+// ---- weighted sums -------------------------------------------------------------------------
+
+template <class T>
+void sums(const T* f, T reference, const T* positive_weight, const T* negative_weight,
+          std::int64_t n, double* positive, double* negative) {
+  constexpr int registers = lanes / width<T>;
+  Vec<T> p[registers] = {}, q[registers] = {};
+  const Vec<T> r = splat(reference);
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) {
+#pragma GCC unroll 16
+    for (int k = 0; k < registers; ++k) {
+      const std::int64_t at = i + k * width<T>;
+      const Vec<T> d = load<Vec<T>>(f + at) - r;
+      p[k] += d * load<Vec<T>>(positive_weight + at);
+      q[k] += d * load<Vec<T>>(negative_weight + at);
+    }
+  }
+  T p_lane[lanes], q_lane[lanes];
+  for (int k = 0; k < registers; ++k) {
+    store(p_lane + k * width<T>, p[k]);
+    store(q_lane + k * width<T>, q[k]);
+  }
+  for (int lane = 0; i < n; ++i, ++lane) {
+    const T d = f[i] - reference;
+    p_lane[lane] += d * positive_weight[i];
+    q_lane[lane] += d * negative_weight[i];
+  }
+  for (int lane = 0; lane < lanes; ++lane) {
+    positive[lane] += static_cast<double>(p_lane[lane]);
+    negative[lane] += static_cast<double>(q_lane[lane]);
+  }
+}
+
+template <class T>
+void total(const T* w, std::int64_t n, double* sum) {
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int lane = 0; lane < lanes; ++lane) sum[lane] += static_cast<double>(w[i + lane]);
+  for (int lane = 0; i < n; ++i, ++lane) sum[lane] += static_cast<double>(w[i]);
+}
+
+// Both weights are computed before either is stored, so that pred may be overwritten in place.
+template <class T>
+void weights(const double* pred, const double* mask, const double* scale, std::int64_t n,
+             T* positive, T* negative) {
+  const double p_scale = scale[0], q_scale = scale[1];
+  for (std::int64_t i = 0; i < n; ++i) {
+    const double p = pred[i], q = 1.0 - p;
+    const double m = mask == nullptr ? 1.0 : mask[i];
+    positive[i] = static_cast<T>(p_scale * (m * p));
+    negative[i] = static_cast<T>(q_scale * (m * q));
+  }
+}
+
+// ---- decisions -----------------------------------------------------------------------------
+
+PROTOSEG_INLINE void tally_word(std::uint64_t foreground, std::uint64_t actual, Tally* tally) {
+  tally->predicted += __builtin_popcountll(foreground);
+  tally->tp += __builtin_popcountll(foreground & actual);
+}
+
+// 64 decisions as bits; `above` says on which side of the threshold the foreground lies.
+template <bool above, class T>
+PROTOSEG_INLINE std::uint64_t decide_word(const T* f, Vec<T> threshold) {
+  std::uint64_t bits = 0;
+#pragma GCC unroll 32
+  for (int k = 0; k < word_bits / width<T>; ++k) {
+    const Vec<T> x = load<Vec<T>>(f + k * width<T>);
+    bits |= (above ? greater_bits(x, threshold) : greater_bits(threshold, x)) << (k * width<T>);
+  }
+  return bits;
+}
+template <bool above, class T>
+PROTOSEG_INLINE std::uint64_t decide_tail(const T* f, T threshold, std::int64_t n) {
+  std::uint64_t bits = 0;
+  for (std::int64_t i = 0; i < n; ++i)
+    bits |= std::uint64_t{above ? f[i] > threshold : threshold > f[i]} << i;
+  return bits;
+}
+
+// `bits` (1 to 64) bits from bit `offset` on; no word past the last of them is read.
+PROTOSEG_INLINE std::uint64_t bits_at(const std::uint64_t* words, std::int64_t offset,
+                                      std::int64_t bits) {
+  const std::int64_t word = offset / word_bits;
+  const int shift = static_cast<int>(offset % word_bits);
+  std::uint64_t result = words[word] >> shift;
+  if (shift + bits > word_bits) result |= words[word + 1] << (word_bits - shift);
+  return result;
+}
+
+template <bool above, class T>
+void count(const T* f, T threshold, std::int64_t n, Reference reference, std::int64_t offset,
+           Tally* tally) {
+  const Vec<T> t = splat(threshold);
+  Tally sum = {0, 0};
+  for (std::int64_t i = 0; i < n; i += word_bits) {
+    const std::int64_t here = n - i < word_bits ? n - i : word_bits;
+    std::uint64_t bits = here == word_bits ? decide_word<above>(f + i, t)
+                                           : decide_tail<above>(f + i, threshold, here);
+    if (reference.valid != nullptr) bits &= bits_at(reference.valid, offset + i, here);
+    tally_word(bits, bits_at(reference.actual, offset + i, here), &sum);
+  }
+  tally->tp += sum.tp;
+  tally->predicted += sum.predicted;
+}
+
+void decide(const double* projection, double threshold, std::int64_t n, std::uint8_t* map) {
+  for (std::int64_t i = 0; i < n; ++i) map[i] = is_foreground(projection[i], threshold);
+}
+
+// ---- projections ---------------------------------------------------------------------------
+
+// Term(f, weight) of each channel, added in the order of the channels. The running sum of a
+// register of voxels stays in a register while the channels pass by.
+template <class T, class Term>
+PROTOSEG_INLINE void add_channels(const T* const* f, std::int64_t channels, std::int64_t n,
+                                  double* sum, Term term) {
+  constexpr int step = width<double>;
+  std::int64_t i = 0;
+  for (; i + 2 * step <= n; i += 2 * step) {
+    DoubleVec s0 = load<DoubleVec>(sum + i), s1 = load<DoubleVec>(sum + i + step);
+    for (std::int64_t c = 0; c < channels; ++c) {
+      s0 += term(load_double(f[c] + i), c);
+      s1 += term(load_double(f[c] + i + step), c);
+    }
+    store(sum + i, s0);
+    store(sum + i + step, s1);
+  }
+  for (; i < n; ++i)
+    for (std::int64_t c = 0; c < channels; ++c) sum[i] += term(static_cast<double>(f[c][i]), c);
+}
+
+template <class T>
+void project(const T* const* f, const double* weight, std::int64_t channels, std::int64_t n,
+             double* projection) {
+  add_channels(f, channels, n, projection,
+               [weight](auto x, std::int64_t c) { return x * weight[c]; });
+}
+
+template <class T>
+void square(const T* const* f, std::int64_t channels, std::int64_t n, double* squares) {
+  add_channels(f, channels, n, squares, [](auto x, std::int64_t) { return x * x; });
+}
+
+// ---- resizing ------------------------------------------------------------------------------
+
+void blend(const double* a, const double* b, double weight, std::int64_t n, double* out) {
+  for (std::int64_t i = 0; i < n; ++i) out[i] = lerp(a[i], b[i], weight);
+}
+
+void sample(const double* row, const std::int64_t* lower, const std::int64_t* upper,
+            const double* weight, std::int64_t n, double* out) {
+  for (std::int64_t i = 0; i < n; ++i) out[i] = lerp(row[lower[i]], row[upper[i]], weight[i]);
+}
+
+// ---- validation and packing ----------------------------------------------------------------
+
+void range(const double* x, std::int64_t n, Range* result) {
+  DoubleVec low = splat(result->lowest), high = splat(result->highest);
+  auto nan = low != low;
+  std::int64_t i = 0;
+  for (; i + width<double> <= n; i += width<double>) {
+    const DoubleVec v = load<DoubleVec>(x + i);
+    low = v < low ? v : low;
+    high = v > high ? v : high;
+    nan |= v != v;
+  }
+  for (int k = 0; k < width<double>; ++k) {
+    if (low[k] < result->lowest) result->lowest = low[k];
+    if (high[k] > result->highest) result->highest = high[k];
+    if (nan[k] != 0) result->has_nan = true;
+  }
+  for (; i < n; ++i) {
+    if (x[i] < result->lowest) result->lowest = x[i];
+    if (x[i] > result->highest) result->highest = x[i];
+    if (x[i] != x[i]) result->has_nan = true;
+  }
+}
+
+bool is_binary(const double* x, std::int64_t n) {
+  int other = 0;
+  for (std::int64_t i = 0; i < n; ++i) other |= int{x[i] != 0.0} & int{x[i] != 1.0};
+  return other == 0;
+}
+
+void pack(const double* x, double threshold, std::int64_t n, std::uint64_t* words) {
+  const DoubleVec t = splat(threshold);
+  for (std::int64_t i = 0; i < n; i += word_bits)
+    words[i / word_bits] = i + word_bits <= n ? decide_word<true>(x + i, t)
+                                              : decide_tail<true>(x + i, threshold, n - i);
+}
+
+}  // namespace
+
+#define PROTOSEG_JOIN_(a, b) a##b
+#define PROTOSEG_JOIN(a, b) PROTOSEG_JOIN_(a, b)
+#define PROTOSEG_QUOTE_(a) #a
+#define PROTOSEG_QUOTE(a) PROTOSEG_QUOTE_(a)
+
+extern const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA);
+const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
+    PROTOSEG_QUOTE(PROTOSEG_ISA),
+    to_float,
+    to_double,
+    read_tile<float>,
+    read_tile<double>,
+    sums<float>,
+    sums<double>,
+    total<float>,
+    total<double>,
+    weights<float>,
+    weights<double>,
+    count<true, float>,
+    count<false, float>,
+    count<true, double>,
+    count<false, double>,
+    decide,
+    project<float>,
+    project<double>,
+    square<float>,
+    square<double>,
+    blend,
+    sample,
+    range,
+    is_binary,
+    pack,
+};
+
+}  // namespace protoseg

@@ -1,0 +1,144 @@
+// Vectors of the native register width, as GCC and Clang spell them, and the two operations that
+// need an instruction set's own words. Everything is static: see PROTOSEG_INLINE in dtype.hpp.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels.hpp"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
+namespace protoseg {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int register_bytes = 64;
+#elif defined(__AVX2__)
+constexpr int register_bytes = 32;
+#else
+constexpr int register_bytes = 16;
+#endif
+
+typedef float FloatVec __attribute__((vector_size(register_bytes)));
+typedef double DoubleVec __attribute__((vector_size(register_bytes)));
+// As many floats as DoubleVec has doubles, for exact widening.
+typedef float HalfFloatVec __attribute__((vector_size(register_bytes / 2)));
+
+template <class T>
+struct VecOf;
+template <>
+struct VecOf<float> {
+  using type = FloatVec;
+};
+template <>
+struct VecOf<double> {
+  using type = DoubleVec;
+};
+template <class T>
+using Vec = typename VecOf<T>::type;
+template <class T>
+constexpr int width = register_bytes / static_cast<int>(sizeof(T));
+
+// One unaligned register load or store. A vector wider than a register would go through the
+// stack and stall on store forwarding.
+template <class V, class T>
+PROTOSEG_INLINE V load(const T* source) {
+  V v;
+  __builtin_memcpy(&v, source, sizeof(V));
+  return v;
+}
+template <class V, class T>
+PROTOSEG_INLINE void store(T* target, V v) {
+  __builtin_memcpy(target, &v, sizeof(V));
+}
+
+template <class T>
+PROTOSEG_INLINE Vec<T> splat(T x) {
+  return x - Vec<T>{};
+}
+
+// width<double> values of f, widened exactly.
+PROTOSEG_INLINE DoubleVec load_double(const float* f) {
+  return __builtin_convertvector(load<HalfFloatVec>(f), DoubleVec);
+}
+PROTOSEG_INLINE DoubleVec load_double(const double* f) { return load<DoubleVec>(f); }
+
+// Bit i of the result: a[i] > b[i] (ordered: false for NaN).
+PROTOSEG_INLINE std::uint64_t greater_bits(FloatVec a, FloatVec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
+#elif defined(__SSE2__)
+  return static_cast<std::uint32_t>(_mm_movemask_ps(_mm_cmpgt_ps(a, b)));
+#else
+  std::uint64_t bits = 0;
+  for (int i = 0; i < width<float>; ++i) bits |= std::uint64_t{a[i] > b[i]} << i;
+  return bits;
+#endif
+}
+PROTOSEG_INLINE std::uint64_t greater_bits(DoubleVec a, DoubleVec b) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ);
+#elif defined(__AVX2__)
+  return static_cast<std::uint32_t>(_mm256_movemask_pd(_mm256_cmp_pd(a, b, _CMP_GT_OQ)));
+#elif defined(__SSE2__)
+  return static_cast<std::uint32_t>(_mm_movemask_pd(_mm_cmpgt_pd(a, b)));
+#else
+  std::uint64_t bits = 0;
+  for (int i = 0; i < width<double>; ++i) bits |= std::uint64_t{a[i] > b[i]} << i;
+  return bits;
+#endif
+}
+
+// IEEE half -> float, exact. Sub-normal halves become normal floats, so flush-to-zero is harmless.
+PROTOSEG_INLINE float half_to_float(std::uint16_t half) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16;
+  const std::uint32_t magnitude = half & 0x7fffu;
+  std::uint32_t bits;
+  if (magnitude >= 0x7c00u) {
+    bits = 0x7f800000u | (magnitude << 13);
+  } else if (magnitude >= 0x0400u) {
+    bits = (magnitude << 13) + (112u << 23);
+  } else {
+    const float value = static_cast<float>(magnitude) * 0x1p-24f;
+    __builtin_memcpy(&bits, &value, sizeof(bits));
+  }
+  bits |= sign;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+PROTOSEG_INLINE float bfloat_to_float(std::uint16_t bfloat) {
+  const std::uint32_t bits = static_cast<std::uint32_t>(bfloat) << 16;
+  float value;
+  __builtin_memcpy(&value, &bits, sizeof(value));
+  return value;
+}
+
+// width<float> consecutive halves or bfloats.
+PROTOSEG_INLINE FloatVec widen_halves(const std::uint16_t* half) {
+#if defined(__AVX512F__)
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(half)));
+#elif defined(__F16C__)
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(half)));
+#else
+  FloatVec v;
+  for (int i = 0; i < width<float>; ++i) v[i] = half_to_float(half[i]);
+  return v;
+#endif
+}
+PROTOSEG_INLINE FloatVec widen_bfloats(const std::uint16_t* bfloat) {
+  typedef std::uint16_t Narrow __attribute__((vector_size(register_bytes / 2)));
+  typedef std::uint32_t Wide __attribute__((vector_size(register_bytes)));
+  const Wide bits = __builtin_convertvector(load<Narrow>(bfloat), Wide) << 16;
+  FloatVec v;
+  __builtin_memcpy(&v, &bits, sizeof(v));
+  return v;
+}
+
+}  // namespace
+}  // namespace protoseg

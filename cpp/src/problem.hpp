@@ -1,0 +1,105 @@
+// One call's arguments, validated, with the sizes and tables that every driver needs.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "dispatch.hpp"
+#include "guide.hpp"
+#include "plane.hpp"
+#include "validate.hpp"
+
+namespace protoseg {
+
+// Sums and comparisons run in T: float for float16, bfloat16 and float32 features, double for
+// float64 ones.
+template <class T>
+struct Problem {
+  Problem(const Guide& guide_in, const TensorView& features_in, const Options& options_in)
+      : kernels(protoseg::kernels()),
+        guide(*guide_in.state()),
+        features(features_in),
+        options(options_in),
+        images(guide.images),
+        targets(guide.targets),
+        channels(features.shape[1]),
+        groups(options.groups),
+        group_channels(channels / groups),
+        from(spatial_extent(features)),
+        voxels(from.voxels()),
+        same_size(guide.same_size(from)),
+        resize{from, options.interpolation, options.align_corners},
+        weights(guide.weights<T>(kernels, resize)) {
+    const Plane plane = plane_of(features, 0, 0);
+    channels_last = channels > 1 && features.strides[1] == 1 && plane.stride[2] != 1;
+    if (channels_last)
+      tile = 16;
+    else if (!weights->values)
+      tile = 8;
+  }
+
+  const Kernels& kernels;
+  const GuideState& guide;
+  const TensorView features;
+  const Options options;
+  const std::int64_t images, targets, channels, groups, group_channels;
+  const Extent from;
+  const std::int64_t voxels;  // of a feature plane
+  const bool same_size;
+  const Resize resize;
+  const std::shared_ptr<const Weights<T>> weights;
+  bool channels_last = false;
+  // Channels read together: a cache line of neighbours in channels-last memory, or as many as
+  // make recomputing a block's weights cheap, or one.
+  std::int64_t tile = 1;
+
+  std::int64_t tiles() const { return (channels + tile - 1) / tile; }
+  std::int64_t segments() const { return (voxels + segment_voxels - 1) / segment_voxels; }
+};
+
+// Rows of T for neighbouring channels: pointers into the features where they are rows of T
+// already, otherwise into scratch.
+template <class T>
+class TileReader {
+ public:
+  TileReader(const Problem<T>& problem, std::int64_t most_channels)
+      : problem_(problem),
+        rows_(most_channels),
+        scratch_(make_buffer<T>(most_channels * pitch)) {}
+
+  // [count] rows of n <= block_voxels voxels from `first` on.
+  const T* const* read(std::int64_t image, std::int64_t channel, std::int64_t count,
+                       std::int64_t first, std::int64_t n) {
+    const Plane plane = plane_of(problem_.features, image, channel);
+    if (problem_.channels_last && count > 1 && plane.extent.n[2] == problem_.voxels) {
+      read_tile(plane, count, first, n);
+    } else {
+      for (std::int64_t i = 0; i < count; ++i)
+        rows_[i] = borrow(problem_.kernels, plane_of(problem_.features, image, channel + i), first,
+                          n, scratch_.get() + i * pitch);
+    }
+    return rows_.data();
+  }
+
+ private:
+  // Rows a power of two apart would all compete for the same cache sets.
+  static constexpr std::int64_t pitch = block_voxels + 16;
+
+  void read_tile(const Plane& plane, std::int64_t count, std::int64_t first, std::int64_t n) {
+    const auto read_rows = [&] {
+      if constexpr (std::is_same_v<T, float>)
+        return problem_.kernels.tile_to_float;
+      else
+        return problem_.kernels.tile_to_double;
+    }();
+    read_rows(plane.dtype, plane.at(first), plane.stride[2], n, count, scratch_.get(), pitch);
+    for (std::int64_t i = 0; i < count; ++i) rows_[i] = scratch_.get() + i * pitch;
+  }
+
+  const Problem<T>& problem_;
+  std::vector<const T*> rows_;
+  Buffer<T> scratch_;
+};
+
+}  // namespace protoseg

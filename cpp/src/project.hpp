@@ -1,0 +1,88 @@
+// Projections of features onto the normals of their decision boundaries, handed to a sink.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "problem.hpp"
+#include "sink.hpp"
+#include "sums.hpp"
+
+namespace protoseg {
+
+inline void add_projection(const Kernels& kernels, const float* const* f, const double* weight,
+                           std::int64_t channels, std::int64_t n, double* projection) {
+  kernels.project_float(f, weight, channels, n, projection);
+}
+inline void add_projection(const Kernels& kernels, const double* const* f, const double* weight,
+                           std::int64_t channels, std::int64_t n, double* projection) {
+  kernels.project_double(f, weight, channels, n, projection);
+}
+inline void add_square(const Kernels& kernels, const float* const* f, std::int64_t channels,
+                       std::int64_t n, double* square) {
+  kernels.square_float(f, channels, n, square);
+}
+inline void add_square(const Kernels& kernels, const double* const* f, std::int64_t channels,
+                       std::int64_t n, double* square) {
+  kernels.square_double(f, channels, n, square);
+}
+
+// Projects one group at feature size. One per thread.
+template <class T>
+class Projector {
+ public:
+  Projector(const Problem<T>& problem, const Boundaries& boundaries)
+      : problem_(problem), boundaries_(boundaries), tile_(problem, batch) {}
+
+  // projection [T, pitch]: sum_c weight_c f_c of n <= block_voxels voxels from `first` on; square
+  // [n] unless null: sum_c f_c^2.
+  void operator()(std::int64_t image, std::int64_t group, std::int64_t first, std::int64_t n,
+                  double* projection, std::int64_t pitch, double* square) {
+    for (std::int64_t target = 0; target < problem_.targets; ++target)
+      std::fill_n(projection + target * pitch, n, 0.0);
+    if (square != nullptr) std::fill_n(square, n, 0.0);
+    const std::int64_t begin = group * problem_.group_channels;
+    const std::int64_t end = begin + problem_.group_channels;
+    for (std::int64_t channel = begin; channel < end; channel += batch) {
+      const std::int64_t count = std::min<std::int64_t>(batch, end - channel);
+      const T* const* rows = tile_.read(image, channel, count, first, n);
+      for (std::int64_t target = 0; target < problem_.targets; ++target) {
+        const std::int64_t at = (image * problem_.targets + target) * problem_.channels + channel;
+        add_projection(problem_.kernels, rows, &boundaries_.weight[at], count, n,
+                       projection + target * pitch);
+      }
+      if (square != nullptr) add_square(problem_.kernels, rows, count, n, square);
+    }
+  }
+
+ private:
+  // Channels read side by side: few enough for the prefetcher and the running sums in registers,
+  // and a cache line of float32 channels-last neighbours.
+  static constexpr std::int64_t batch = 16;
+
+  const Problem<T>& problem_;
+  const Boundaries& boundaries_;
+  TileReader<T> tile_;
+};
+
+// Tallies [N, G, T] of a sink that counts; zeros from one that does not.
+template <class T>
+std::vector<Tally> project_same_size(const Problem<T>& problem, const Boundaries& boundaries,
+                                     Sink& sink);
+template <class T>
+std::vector<Tally> project_resized(const Problem<T>& problem, const Boundaries& boundaries,
+                                   Sink& sink);
+
+// Adds the tallies [tasks, T] of `parts` consecutive tasks each.
+inline std::vector<Tally> merge_tallies(const std::vector<Tally>& tallies, std::int64_t parts,
+                                        std::int64_t targets) {
+  std::vector<Tally> merged(tallies.size() / parts, Tally{0, 0});
+  for (std::size_t i = 0; i < tallies.size(); ++i) {
+    const std::size_t task = i / targets / parts, target = i % targets;
+    merged[task * targets + target].tp += tallies[i].tp;
+    merged[task * targets + target].predicted += tallies[i].predicted;
+  }
+  return merged;
+}
+
+}  // namespace protoseg

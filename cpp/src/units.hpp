@@ -1,0 +1,80 @@
+// A unit is a threshold: two weighted sums, one comparison per voxel, two counts.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "project.hpp"
+
+namespace protoseg {
+
+// The comparison that decides f against a boundary of one channel: `above`, f > threshold;
+// otherwise f < threshold. Exact for every f of type T.
+template <class T>
+struct UnitThreshold {
+  bool anything;  // false: background everywhere (equal or undefined prototypes)
+  bool above;
+  T threshold;
+};
+
+template <class T>
+UnitThreshold<T> unit_threshold(double weight, const Boundary& boundary) {
+  if (!boundary.defined || weight == 0.0) return {false, true, T{0}};
+  const bool above = weight > 0.0;
+  const double exact = weight * boundary.threshold;
+  // f > exact is f > t for the largest T not above exact; below, mirrored.
+  T t = static_cast<T>(exact);
+  const T limit = above ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity();
+  if (above ? static_cast<double>(t) > exact : static_cast<double>(t) < exact)
+    t = std::nextafter(t, limit);
+  return {true, above, t};
+}
+
+inline void count(const Kernels& kernels, const UnitThreshold<float>& unit, const float* f,
+                  std::int64_t n, const Reference& reference, std::int64_t offset, Tally* tally) {
+  (unit.above ? kernels.count_above_float : kernels.count_below_float)(f, unit.threshold, n,
+                                                                       reference, offset, tally);
+}
+inline void count(const Kernels& kernels, const UnitThreshold<double>& unit, const double* f,
+                  std::int64_t n, const Reference& reference, std::int64_t offset, Tally* tally) {
+  (unit.above ? kernels.count_above_double : kernels.count_below_double)(f, unit.threshold, n,
+                                                                         reference, offset, tally);
+}
+
+// Counts one tile of channels over a segment. One per thread.
+template <class T>
+class TileCounts {
+ public:
+  explicit TileCounts(const Problem<T>& problem) : problem_(problem), tile_(problem, problem.tile) {}
+
+  // unit [count, T]; tally [count, T] is added to.
+  void operator()(std::int64_t image, std::int64_t channel, std::int64_t count_channels,
+                  std::int64_t segment, const UnitThreshold<T>* unit, Tally* tally) {
+    const std::int64_t begin = segment * segment_voxels;
+    const std::int64_t end = std::min(problem_.voxels, begin + segment_voxels);
+    for (std::int64_t first = begin; first < end; first += block_voxels) {
+      const std::int64_t n = std::min(block_voxels, end - first);
+      const T* const* rows = tile_.read(image, channel, count_channels, first, n);
+      for (std::int64_t i = 0; i < count_channels * problem_.targets; ++i)
+        if (unit[i].anything)
+          count(problem_.kernels, unit[i], rows[i / problem_.targets], n,
+                problem_.guide.reference(image, i % problem_.targets), first, &tally[i]);
+    }
+  }
+
+ private:
+  const Problem<T>& problem_;
+  TileReader<T> tile_;
+};
+
+// Units of features at `size`: tallies and boundaries [N, C, T].
+template <class T>
+struct UnitCounts {
+  std::vector<Tally> tally;
+  std::vector<Boundary> boundary;
+};
+template <class T>
+UnitCounts<T> count_units(const Problem<T>& problem);
+
+}  // namespace protoseg

@@ -1,0 +1,24 @@
+// Every precondition on shapes, dtypes and options, one sentence each. Values are checked where
+// they are read (guide.cpp), with the messages of this file.
+#pragma once
+
+#include <string>
+
+#include "kernels.hpp"
+#include "protoseg/engine.hpp"
+
+namespace protoseg {
+
+std::string shape_text(const TensorView& view);
+std::string dtype_name(DType dtype);
+
+void validate_guide(const TensorView& pred, const TensorView* target, const TensorView* mask,
+                    std::optional<double> binarize);
+void validate_features(const TensorView& features, const GuideState& guide,
+                       const Options& options);
+
+[[noreturn]] void throw_pred_range(const Range& range);
+[[noreturn]] void throw_target_values();
+[[noreturn]] void throw_mask_values(DType dtype, const Range& range);
+
+}  // namespace protoseg

@@ -1,0 +1,216 @@
+"""The Guide: what prototypes are averaged under, and what maps are scored against."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any, Literal
+
+import numpy as np
+
+from protoseg_fast import _core
+from protoseg_fast._arrays import Array, common_kind, inspect
+from protoseg_fast.counts import Counts, Prototypes
+
+__all__ = ["Empty", "Groups", "Guide", "Interpolation", "Metric"]
+
+Groups = int | Literal["layer", "unit"]
+Metric = Literal["euclidean", "cosine"]
+Interpolation = Literal["linear", "nearest"]
+Empty = Literal["nan", "monai", "one", "zero"]
+
+
+class Guide:
+    """Validates pred, target and mask once, for any number of layers.
+
+    Keeps the packed target and, per feature size, the resized weights of the prototypes, so that
+    scoring a further layer reads its features and little else. Borrows ``pred`` and ``mask``: they
+    must not be changed while the guide is in use. Safe to use from several threads.
+
+    Args:
+        pred: (N, T, \\*size) floating, the network's probability of each target, in [0, 1];
+            ``size`` has 1 to 3 spatial axes.
+        target: (N, T, \\*size) boolean, integer or floating, 0 or 1. None: scores are taken
+            against pred > 0.5, the estimate without ground truth.
+        mask: (N, 1, \\*size), the voxels that count: boolean, integer 0/1, or finite weights >= 0.
+            Voxels count where mask > 0, prototypes are averaged with the weights. None: all.
+        binarize: average under pred > binarize (the paper's text) instead of pred (the authors'
+            code). In [0, 1].
+
+    Raises:
+        ValueError: for shapes that do not fit, pred outside [0, 1] (logits: apply sigmoid or
+            softmax first), NaN, a target that is not binary, or negative or infinite weights.
+        TypeError: for anything that is no array, of an unsupported dtype, on another device, or
+            from different array libraries.
+
+    Examples:
+        >>> import numpy as np
+        >>> import protoseg_fast as psf
+        >>> rng = np.random.default_rng(0)
+        >>> target = rng.random((1, 1, 32, 32)) < 0.3
+        >>> features = target + rng.normal(size=(1, 8, 32, 32)).astype(np.float32)
+        >>> guide = psf.Guide(np.where(target, 0.9, 0.1), target)
+        >>> guide.sa_score(features).shape, guide.sa_score(features, groups="unit").shape
+        ((1, 1, 1), (1, 8, 1))
+    """
+
+    def __init__(
+        self,
+        pred: Any,
+        target: Any = None,
+        mask: Any = None,
+        *,
+        binarize: float | None = None,
+    ) -> None:
+        given = {"pred": pred, "target": target, "mask": mask}
+        arrays = {
+            name: inspect(name, value)
+            for name, value in given.items()
+            if value is not None or name == "pred"
+        }
+        self._kind = common_kind(arrays)
+        threshold = None if binarize is None else _number("binarize", binarize)
+        exported = {name: array.exported for name, array in arrays.items()}
+        self._core = _core.Guide(
+            exported["pred"], exported.get("target"), exported.get("mask"), threshold
+        )
+
+    def sa_counts(
+        self,
+        features: Any,
+        *,
+        groups: Groups = 1,
+        metric: Metric = "euclidean",
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+    ) -> Counts:
+        """Count voxels of map and target for every group; see `protoseg_fast.sa_counts`."""
+        array = self._inspect(features)
+        options = _options(features, groups, metric, interpolation, align_corners)
+        counts = self._core.sa_counts(array.exported, options)
+        return Counts(*(self._kind.wrap(x) for x in counts))
+
+    def sa_score(
+        self,
+        features: Any,
+        *,
+        groups: Groups = 1,
+        metric: Metric = "euclidean",
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+        empty: Empty = "nan",
+    ) -> Any:
+        """Score every group; see `protoseg_fast.sa_score`."""
+        array = self._inspect(features)
+        options = _options(features, groups, metric, interpolation, align_corners)
+        tp, predicted, actual, _, defined = self._core.sa_counts(array.exported, options)
+        return self._kind.wrap(_core.score("dice", tp, predicted, actual, defined, empty))
+
+    def segment(
+        self,
+        features: Any,
+        *,
+        groups: Groups = 1,
+        metric: Metric = "euclidean",
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+    ) -> Any:
+        """Map every group's foreground; see `protoseg_fast.segment`."""
+        array = self._inspect(features)
+        options = _options(features, groups, metric, interpolation, align_corners)
+        return self._kind.wrap(self._core.segment(array.exported, options))
+
+    def probability(
+        self,
+        features: Any,
+        *,
+        groups: Groups = 1,
+        metric: Metric = "euclidean",
+        temperature: float = 1.0,
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+    ) -> Any:
+        """Map every group's probability of foreground; see `protoseg_fast.probability`."""
+        array = self._inspect(features)
+        options = _options(features, groups, metric, interpolation, align_corners, temperature)
+        return self._kind.wrap(self._core.probability(array.exported, options))
+
+    def prototypes(
+        self,
+        features: Any,
+        *,
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+    ) -> Prototypes:
+        """Average features under pred and 1 - pred; see `protoseg_fast.prototypes`."""
+        array = self._inspect(features)
+        options = _options(features, 1, "euclidean", interpolation, align_corners)
+        return Prototypes(
+            *(self._kind.wrap(x) for x in self._core.prototypes(array.exported, options))
+        )
+
+    @property
+    def size(self) -> tuple[int, ...]:
+        """The 1 to 3 spatial extents of pred, target and mask."""
+        return self._core.size
+
+    @property
+    def nbytes(self) -> int:
+        """Memory kept: one bit per voxel and target, and the weights per feature size."""
+        return self._core.nbytes
+
+    def __repr__(self) -> str:
+        return (
+            f"Guide(N={self._core.images}, T={self._core.targets}, size={self.size}, "
+            f"arrays={self._kind.module!r})"
+        )
+
+    def _inspect(self, features: Any) -> Array:
+        array = inspect("features", features)
+        if array.kind != self._kind:
+            raise TypeError(
+                f"features come from {array.kind.module}, but the guide's pred came from "
+                f"{self._kind.module}; convert one of them first."
+            )
+        return array
+
+
+def _options(
+    features: Any,
+    groups: Groups,
+    metric: str,
+    interpolation: str,
+    align_corners: bool,
+    temperature: float = 1.0,
+) -> _core.Options:
+    for name, value in (("metric", metric), ("interpolation", interpolation)):
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, got {type(value).__name__}.")
+    if not isinstance(align_corners, bool | np.bool_):
+        raise TypeError(f"align_corners must be True or False, got {align_corners!r}.")
+    return _core.Options(
+        groups=_group_count(groups, features),
+        metric=metric,
+        interpolation=interpolation,
+        align_corners=bool(align_corners),
+        temperature=_number("temperature", temperature),
+    )
+
+
+def _group_count(groups: Groups, features: Any) -> int:
+    if isinstance(groups, str):
+        if groups == "layer":
+            return 1
+        if groups == "unit":
+            return int(features.shape[1]) if len(features.shape) > 1 else 1
+        raise ValueError(f'groups must be an int, "layer" or "unit", got {groups!r}.')
+    if isinstance(groups, bool) or not isinstance(groups, numbers.Integral):
+        raise TypeError(f'groups must be an int, "layer" or "unit", got {groups!r}.')
+    if not -(2**63) <= groups < 2**63:
+        raise ValueError(f"groups must divide the channels of features, got {groups}.")
+    return int(groups)
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    return float(value)

@@ -1,0 +1,130 @@
+"""Drop-in for the authors' torch module. Imports torch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from protoseg_fast.guide import Guide
+
+__all__ = ["ProtoSeg"]
+
+_SPATIAL_DIMS = {"1d": (2,), "2d": (2, 3), "3d": (2, 3, 4)}
+
+
+class ProtoSeg(nn.Module):
+    """The authors' ProtoSeg module: same constructor, forward, numbers and gradients.
+
+    Averages the features under pred and under 1 - pred, and returns the two-way softmax of the
+    negative squared distances to the two prototypes (He et al. 2023, arXiv:2212.09206, and their
+    published code). Without gradients, CPU tensors go through the compiled engine; with gradients,
+    or on another device, through matrix products that hold one temporary of the features' size
+    instead of the original's ten.
+
+    Args:
+        ndims: "1d", "2d" or "3d", the number of spatial axes.
+
+    Raises:
+        ValueError: for another ndims.
+
+    Examples:
+        >>> import torch
+        >>> xfeat, pred = torch.rand(2, 64, 32, 32), torch.rand(2, 1, 32, 32)
+        >>> ProtoSeg(ndims="2d")(xfeat, pred).shape
+        torch.Size([2, 2, 32, 32])
+    """
+
+    def __init__(self, ndims: str = "2d") -> None:
+        super().__init__()
+        if ndims not in _SPATIAL_DIMS:
+            raise ValueError(f"ndims must be one of {list(_SPATIAL_DIMS)}, got {ndims!r}.")
+        self.ndims = ndims
+        self.dims = _SPATIAL_DIMS[ndims]
+
+    def extra_repr(self) -> str:
+        """Show the constructor's argument."""
+        return f"ndims={self.ndims!r}"
+
+    def forward(self, xfeat: Tensor, pred: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the probabilities of background and foreground.
+
+        Args:
+            xfeat: (N, C, \\*size) floating features. Unlike `protoseg_fast.probability`, they must
+                already have the size of pred, as in the published module.
+            pred: (N, 1, \\*size) floating probabilities in [0, 1].
+            mask: (N, 1, \\*size) voxels that count, or their weights; None: all.
+
+        Returns:
+            (N, 2, \\*size): [:, 0] background, [:, 1] foreground, summing to 1; of the dtype that
+            torch promotes the inputs to. NaN where there is no foreground or background to
+            average. Differentiable with respect to every floating input.
+
+        Raises:
+            ValueError: for shapes that do not fit, or pred outside [0, 1] (checked on the CPU
+                only; other devices would have to wait for it).
+            TypeError: for anything but floating tensors on one device (mask: also bool, integer).
+        """
+        self._check(xfeat, pred, mask)
+        dtype = torch.promote_types(xfeat.dtype, pred.dtype)
+        if mask is not None:
+            dtype = torch.promote_types(dtype, mask.dtype)
+        inputs = [xfeat, pred] if mask is None else [xfeat, pred, mask]
+        needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        on_cpu = all(x.device.type == "cpu" for x in inputs)
+        guide = None
+        if on_cpu and not torch.compiler.is_compiling():
+            guide = Guide(pred, None, mask)  # validates values as well
+        if guide is not None and not needs_grad and dtype == xfeat.dtype:
+            foreground = guide.probability(xfeat)[:, 0].to(dtype)
+            return torch.cat([1 - foreground, foreground], dim=1)
+        return _two_way_softmax(xfeat, pred, mask, dtype)
+
+    def _check(self, xfeat: Tensor, pred: Tensor, mask: Tensor | None) -> None:
+        given = {"xfeat": xfeat, "pred": pred} | ({} if mask is None else {"mask": mask})
+        for name, tensor in given.items():
+            if not isinstance(tensor, Tensor):
+                raise TypeError(f"{name} must be a torch tensor, got {type(tensor).__name__}.")
+            if tensor.device != xfeat.device:
+                raise TypeError(
+                    f"All tensors must be on one device, but xfeat is on {xfeat.device} and {name} "
+                    f"on {tensor.device}."
+                )
+            if name != "mask" and not tensor.is_floating_point():
+                raise TypeError(
+                    f"{name} must be floating, got {tensor.dtype}; call {name}.float() first."
+                )
+            if tensor.dim() != 2 + len(self.dims):
+                raise ValueError(
+                    f"{name} must have 2 + {len(self.dims)} axes for ndims={self.ndims!r}, got "
+                    f"shape {tuple(tensor.shape)}."
+                )
+        expected = (xfeat.shape[0], 1, *xfeat.shape[2:])
+        for name, tensor in given.items():
+            if name != "xfeat" and tuple(tensor.shape) != expected:
+                raise ValueError(
+                    f"{name} must have shape (N, 1, *size) = {expected} to go with xfeat of shape "
+                    f"{tuple(xfeat.shape)}, got {tuple(tensor.shape)}; resize xfeat to pred first, "
+                    "or use protoseg_fast.probability, which accepts features of any size."
+                )
+
+
+def _two_way_softmax(xfeat: Tensor, pred: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """The same in plain torch operations, for autograd.
+
+    margin = 2 f.(a - b) - (|a|² - |b|²) does not change when a constant is taken off a channel, so
+    each channel's first voxel is: it keeps channels with a large offset exact in float32.
+    """
+    size = xfeat.shape[2:]
+    compute = torch.promote_types(dtype, torch.float32)
+    x = xfeat.flatten(2).to(compute)
+    x = x - x[..., :1].detach()
+    p = pred.flatten(2).to(compute)
+    m = None if mask is None else mask.flatten(2).to(compute)
+    weights = torch.cat([p, 1 - p], dim=1) * (1 if m is None else m)
+    total = weights.sum(dim=2, keepdim=True)
+    prototypes = weights @ x.transpose(1, 2) / total  # (N, 2, C): positive, negative
+    normal = prototypes[:, :1] - prototypes[:, 1:]
+    squares = prototypes.square().sum(dim=2, keepdim=True)
+    margin = 2 * (normal @ x) - (squares[:, :1] - squares[:, 1:])
+    both = torch.cat([-margin, margin], dim=1)
+    return torch.sigmoid(both).to(dtype).unflatten(2, size)
