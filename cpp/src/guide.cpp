@@ -27,9 +27,9 @@ void merge(Range& into, const Range& from) {
   into.has_nan = into.has_nan || from.has_nan;
 }
 
-// The power of two that brings `largest` into [0.5, 1); 1 for zero.
+// The power of two that keeps weights in float's comfortable range: 1 for all ordinary guides.
 double normalising_scale(double largest) {
-  if (!(largest > 0.0)) return 1.0;
+  if (!(largest > 0.0) || (largest >= 0x1p-20 && largest <= 0x1p20)) return 1.0;
   int exponent = 0;
   std::frexp(largest, &exponent);
   return std::ldexp(1.0, std::min(-exponent, 1023));
@@ -185,11 +185,13 @@ void scan(const Kernels& kernels, GuideState& guide, const TensorView* target) {
   }
 }
 
-inline void add_total(const Kernels& kernels, const float* w, std::int64_t n, double* lane) {
-  kernels.total_float(w, n, lane);
+inline void add_totals(const Kernels& kernels, const float* positive, const float* negative,
+                       std::int64_t n, double lane[2][lanes]) {
+  kernels.totals_float(positive, negative, n, lane[0], lane[1]);
 }
-inline void add_total(const Kernels& kernels, const double* w, std::int64_t n, double* lane) {
-  kernels.total_double(w, n, lane);
+inline void add_totals(const Kernels& kernels, const double* positive, const double* negative,
+                       std::int64_t n, double lane[2][lanes]) {
+  kernels.totals_double(positive, negative, n, lane[0], lane[1]);
 }
 
 // Totals of the scaled weights, in the fixed reduction shape; `fill(image, target, first, n)`
@@ -208,8 +210,7 @@ void sum_weights(const Kernels& kernels, const GuideState& guide, std::int64_t v
       for (std::int64_t first = begin; first < end; first += block_voxels) {
         const std::int64_t n = std::min(block_voxels, end - first);
         const auto [positive, negative] = fill(plane, first, n);
-        add_total(kernels, positive, n, lane[0]);
-        add_total(kernels, negative, n, lane[1]);
+        add_totals(kernels, positive, negative, n, lane);
       }
       for (int side = 0; side < 2; ++side) partial[2 * task + side] = reduce_lanes(lane[side]);
     };
@@ -220,13 +221,24 @@ void sum_weights(const Kernels& kernels, const GuideState& guide, std::int64_t v
       weights.total[task / segments * 2 + side] += partial[2 * task + side];
 }
 
+// The pred can serve as weights where it lies: rows of T, used as they are.
+template <class T>
+bool pred_is_weights(const GuideState& guide, const std::vector<double>& scale) {
+  const Plane plane = plane_of(guide.pred, 0, 0);
+  return !guide.has_mask && !guide.binarize && plane.dtype == dtype_of<T>() &&
+         plane.extent.n[2] == guide.extent.voxels() && plane.stride[2] == 1 &&
+         std::all_of(scale.begin(), scale.end(), [](double s) { return s == 1.0; });
+}
+
 template <class T>
 void prepare_same_size(const Kernels& kernels, const GuideState& guide, Weights<T>& weights) {
   const std::int64_t voxels = guide.extent.voxels();
   for (const double largest : guide.largest) weights.scale.push_back(normalising_scale(largest));
   const std::int64_t bytes = guide.images * guide.targets * 2 * voxels * std::int64_t{sizeof(T)};
   Buffer<T> kept;
-  if (bytes <= kept_weight_bytes) {
+  if (pred_is_weights<T>(guide, weights.scale)) {
+    weights.source = Weights<T>::Source::pred;
+  } else if (bytes <= kept_weight_bytes) {
     kept = make_buffer<T>(bytes / std::int64_t{sizeof(T)});
     weights.bytes = bytes;
   }
@@ -242,7 +254,9 @@ void prepare_same_size(const Kernels& kernels, const GuideState& guide, Weights<
       return std::make_pair(reader.positive, reader.negative);
     };
   });
+  if (!kept) return;
   weights.values = std::move(kept);
+  weights.source = Weights<T>::Source::kept;
 }
 
 template <class T>
@@ -250,6 +264,7 @@ void prepare_resized(const Kernels& kernels, const GuideState& guide, const Resi
                      Weights<T>& weights) {
   const std::int64_t voxels = resize.from.voxels();
   const std::int64_t planes = guide.images * guide.targets;
+  weights.source = Weights<T>::Source::kept;
   weights.values = make_buffer<T>(planes * 2 * voxels);
   weights.bytes = planes * 2 * voxels * std::int64_t{sizeof(T)};
   const Buffer<double> adjoint = make_buffer<double>(2 * voxels);
@@ -332,7 +347,7 @@ template <class T>
 WeightReader<T>::WeightReader(const Kernels& kernels, const GuideState& guide,
                               const Weights<T>& weights, std::int64_t feature_voxels)
     : kernels_(kernels), guide_(guide), weights_(weights), feature_voxels_(feature_voxels) {
-  if (weights.values) return;
+  if (weights.source != Weights<T>::Source::computed) return;
   pred_ = make_buffer<double>(block_voxels);
   mask_ = make_buffer<double>(block_voxels);
   scratch_ = make_buffer<T>(2 * block_voxels);
@@ -342,7 +357,14 @@ template <class T>
 void WeightReader<T>::read(std::int64_t image, std::int64_t target, std::int64_t first,
                            std::int64_t n) {
   const std::int64_t plane = image * guide_.targets + target;
-  if (weights_.values) {
+  if (weights_.source == Weights<T>::Source::pred) {
+    const TensorView& pred = guide_.pred;
+    positive = static_cast<const T*>(pred.data) + image * pred.strides[0] +
+               target * pred.strides[1] + first;
+    negative = nullptr;
+    return;
+  }
+  if (weights_.source == Weights<T>::Source::kept) {
     positive = weights_.values.get() + 2 * plane * feature_voxels_ + first;
     negative = positive + feature_voxels_;
     return;

@@ -22,12 +22,14 @@ Buffer<T> make_buffer(std::int64_t n) {
   return Buffer<T>(new T[static_cast<std::size_t>(n)]);
 }
 
-// Positive and negative weights at one feature size: [N, T, 2, voxels]. They are multiplied by a
-// power of two so that the largest is in [0.5, 1): a guide of tiny probabilities neither
-// underflows nor loses digits in float.
+// Positive and negative weights at one feature size. Where the largest is tiny or huge they are
+// multiplied by a power of two, so that no guide underflows or loses digits in float.
 template <class T>
 struct Weights {
-  Buffer<T> values;           // null: too large to keep, computed block by block
+  // Where a block's weights come from: the pred itself, as w and 1 - w, if it is a plain array of
+  // T; the kept `values` [N, T, 2, voxels]; or, too large to keep, a computation per block.
+  enum class Source { pred, kept, computed } source = Source::computed;
+  Buffer<T> values;
   std::vector<double> scale;  // [N, T, 2], powers of two
   std::vector<double> total;  // [N, T, 2], sums of the scaled weights
   std::int64_t bytes = 0;
@@ -83,13 +85,14 @@ struct GuideState {
   mutable std::map<Resize, std::shared_ptr<const Weights<double>>> double_weights;
 };
 
-// Pointers to the weights of a block: kept ones, or computed into the block's own scratch.
+// Pointers to the weights of a block, wherever they come from. One per thread.
 template <class T>
 class WeightReader {
  public:
   WeightReader(const Kernels& kernels, const GuideState& guide, const Weights<T>& weights,
                std::int64_t feature_voxels);
-  // [n] positive and negative weights of voxels [first, first + n), n <= block_voxels.
+  // [n] positive and negative weights of voxels [first, first + n), n <= block_voxels; a null
+  // negative stands for 1 - positive.
   void read(std::int64_t image, std::int64_t target, std::int64_t first, std::int64_t n);
   const T* positive = nullptr;
   const T* negative = nullptr;

@@ -133,20 +133,32 @@ void read_tile(DType dtype, const void* source, std::int64_t stride, std::int64_
 
 // ---- weighted sums -------------------------------------------------------------------------
 
+// Asks for the block after next: the hardware's own prefetcher stops at every page. Reading
+// past the end of the array this way is harmless.
 template <class T>
-void sums(const T* f, T reference, const T* positive_weight, const T* negative_weight,
-          std::int64_t n, double* positive, double* negative) {
+PROTOSEG_INLINE void prefetch_ahead(const T* f) {
+  constexpr int line = 64 / static_cast<int>(sizeof(T));
+  for (int k = 0; k < lanes; k += line) __builtin_prefetch(f + 2 * block_voxels + k);
+}
+
+// `complement`: the negative weight is 1 - the positive one, and is not read.
+template <bool complement, class T>
+PROTOSEG_INLINE void weighted_sums(const T* f, T reference, const T* positive_weight,
+                                   const T* negative_weight, std::int64_t n, double* positive,
+                                   double* negative) {
   constexpr int registers = lanes / width<T>;
   Vec<T> p[registers] = {}, q[registers] = {};
-  const Vec<T> r = splat(reference);
+  const Vec<T> r = splat(reference), one = splat(T{1});
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
+    prefetch_ahead(f + i);
 #pragma GCC unroll 16
     for (int k = 0; k < registers; ++k) {
       const std::int64_t at = i + k * width<T>;
       const Vec<T> d = load<Vec<T>>(f + at) - r;
-      p[k] += d * load<Vec<T>>(positive_weight + at);
-      q[k] += d * load<Vec<T>>(negative_weight + at);
+      const Vec<T> w = load<Vec<T>>(positive_weight + at);
+      p[k] += d * w;
+      q[k] += d * (complement ? one - w : load<Vec<T>>(negative_weight + at));
     }
   }
   T p_lane[lanes], q_lane[lanes];
@@ -155,9 +167,9 @@ void sums(const T* f, T reference, const T* positive_weight, const T* negative_w
     store(q_lane + k * width<T>, q[k]);
   }
   for (int lane = 0; i < n; ++i, ++lane) {
-    const T d = f[i] - reference;
-    p_lane[lane] += d * positive_weight[i];
-    q_lane[lane] += d * negative_weight[i];
+    const T d = f[i] - reference, w = positive_weight[i];
+    p_lane[lane] += d * w;
+    q_lane[lane] += d * (complement ? T{1} - w : negative_weight[i]);
   }
   for (int lane = 0; lane < lanes; ++lane) {
     positive[lane] += static_cast<double>(p_lane[lane]);
@@ -166,11 +178,23 @@ void sums(const T* f, T reference, const T* positive_weight, const T* negative_w
 }
 
 template <class T>
-void total(const T* w, std::int64_t n, double* sum) {
-  std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int lane = 0; lane < lanes; ++lane) sum[lane] += static_cast<double>(w[i + lane]);
-  for (int lane = 0; i < n; ++i, ++lane) sum[lane] += static_cast<double>(w[i]);
+void sums(const T* f, T reference, const T* positive_weight, const T* negative_weight,
+          std::int64_t n, double* positive, double* negative) {
+  if (negative_weight == nullptr)
+    weighted_sums<true>(f, reference, positive_weight, negative_weight, n, positive, negative);
+  else
+    weighted_sums<false>(f, reference, positive_weight, negative_weight, n, positive, negative);
+}
+
+template <class T>
+void totals(const T* positive_weight, const T* negative_weight, std::int64_t n, double* positive,
+            double* negative) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T w = positive_weight[i];
+    positive[i % lanes] += static_cast<double>(w);
+    negative[i % lanes] +=
+        static_cast<double>(negative_weight == nullptr ? T{1} - w : negative_weight[i]);
+  }
 }
 
 // Both weights are computed before either is stored, so that pred may be overwritten in place.
@@ -340,8 +364,8 @@ const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
     read_tile<double>,
     sums<float>,
     sums<double>,
-    total<float>,
-    total<double>,
+    totals<float>,
+    totals<double>,
     weights<float>,
     weights<double>,
     count<true, float>,

@@ -49,16 +49,19 @@ struct Kernels {
                          std::int64_t channels, double* out, std::int64_t pitch);
 
   // positive[lane] += sum w+ (f - reference), negative[lane] += sum w- (f - reference) over one
-  // block of n <= block_voxels voxels; positive and negative are [lanes].
+  // block of n <= block_voxels voxels; positive and negative are [lanes]. A null negative_weight
+  // stands for w- = 1 - w+.
   void (*sums_float)(const float* f, float reference, const float* positive_weight,
                      const float* negative_weight, std::int64_t n, double* positive,
                      double* negative);
   void (*sums_double)(const double* f, double reference, const double* positive_weight,
                       const double* negative_weight, std::int64_t n, double* positive,
                       double* negative);
-  // total[lane] += sum w
-  void (*total_float)(const float* w, std::int64_t n, double* total);
-  void (*total_double)(const double* w, std::int64_t n, double* total);
+  // The same of f - reference = 1: the sums of the weights.
+  void (*totals_float)(const float* positive_weight, const float* negative_weight,
+                       std::int64_t n, double* positive, double* negative);
+  void (*totals_double)(const double* positive_weight, const double* negative_weight,
+                        std::int64_t n, double* positive, double* negative);
 
   // w+ = scale+ (m p), w- = scale- (m (1 - p)); mask may be null (m = 1).
   void (*weights_float)(const double* pred, const double* mask, const double* scale,

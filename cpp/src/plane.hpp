@@ -105,15 +105,4 @@ void read(const Kernels& kernels, const Plane& plane, std::int64_t first, std::i
   }
 }
 
-// The same without a copy where the memory already is a row of T; `scratch` holds n otherwise.
-template <class T>
-const T* borrow(const Kernels& kernels, const Plane& plane, std::int64_t first, std::int64_t n,
-                T* scratch) {
-  const bool in_row = first % plane.extent.n[2] + n <= plane.extent.n[2];
-  if (plane.dtype == dtype_of<T>() && in_row && (plane.stride[2] == 1 || n == 1))
-    return reinterpret_cast<const T*>(plane.at(first));
-  read(kernels, plane, first, n, scratch);
-  return scratch;
-}
-
 }  // namespace protoseg

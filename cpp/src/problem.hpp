@@ -32,10 +32,13 @@ struct Problem {
         resize{from, options.interpolation, options.align_corners},
         weights(guide.weights<T>(kernels, resize)) {
     const Plane plane = plane_of(features, 0, 0);
-    channels_last = channels > 1 && features.strides[1] == 1 && plane.stride[2] != 1;
+    const bool evenly_spaced = plane.extent.n[2] == voxels;
+    const bool neighbours = evenly_spaced && plane.stride[2] == 1;
+    rows_of_t = neighbours && features.dtype == dtype_of<T>();
+    channels_last = evenly_spaced && !neighbours && channels > 1 && features.strides[1] == 1;
     if (channels_last)
       tile = 16;
-    else if (!weights->values)
+    else if (weights->source == Weights<T>::Source::computed)
       tile = 8;
   }
 
@@ -49,7 +52,8 @@ struct Problem {
   const bool same_size;
   const Resize resize;
   const std::shared_ptr<const Weights<T>> weights;
-  bool channels_last = false;
+  bool rows_of_t = false;      // planes are contiguous in T: read without a copy
+  bool channels_last = false;  // channels are neighbours, voxels evenly spaced
   // Channels read together: a cache line of neighbours in channels-last memory, or as many as
   // make recomputing a block's weights cheap, or one.
   std::int64_t tile = 1;
@@ -71,13 +75,20 @@ class TileReader {
   // [count] rows of n <= block_voxels voxels from `first` on.
   const T* const* read(std::int64_t image, std::int64_t channel, std::int64_t count,
                        std::int64_t first, std::int64_t n) {
-    const Plane plane = plane_of(problem_.features, image, channel);
-    if (problem_.channels_last && count > 1 && plane.extent.n[2] == problem_.voxels) {
-      read_tile(plane, count, first, n);
+    if (problem_.rows_of_t) {
+      const TensorView& f = problem_.features;
+      const T* row = static_cast<const T*>(f.data) + image * f.strides[0] +
+                     channel * f.strides[1] + first;
+      for (std::int64_t i = 0; i < count; ++i) rows_[i] = row + i * f.strides[1];
+    } else if (problem_.channels_last) {
+      read_tile(plane_of(problem_.features, image, channel), count, first, n);
     } else {
-      for (std::int64_t i = 0; i < count; ++i)
-        rows_[i] = borrow(problem_.kernels, plane_of(problem_.features, image, channel + i), first,
-                          n, scratch_.get() + i * pitch);
+      for (std::int64_t i = 0; i < count; ++i) {
+        T* row = scratch_.get() + i * pitch;
+        protoseg::read(problem_.kernels, plane_of(problem_.features, image, channel + i), first, n,
+                       row);
+        rows_[i] = row;
+      }
     }
     return rows_.data();
   }

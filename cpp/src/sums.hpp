@@ -91,9 +91,13 @@ class TileSums {
       double* wide = wide_.data();
       convert(problem_.kernels, DType::float32, row, 1, n, wide);
       convert(problem_.kernels, DType::float32, weights_.positive, 1, n, wide + block_voxels);
-      convert(problem_.kernels, DType::float32, weights_.negative, 1, n, wide + 2 * block_voxels);
+      double* negative = nullptr;
+      if (weights_.negative != nullptr) {
+        negative = wide + 2 * block_voxels;
+        convert(problem_.kernels, DType::float32, weights_.negative, 1, n, negative);
+      }
       add_sums(problem_.kernels, wide, static_cast<double>(reference), wide + block_voxels,
-               wide + 2 * block_voxels, n, lane, lane + lanes);
+               negative, n, lane, lane + lanes);
     }
   }
 

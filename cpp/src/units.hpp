@@ -56,10 +56,13 @@ class TileCounts {
     for (std::int64_t first = begin; first < end; first += block_voxels) {
       const std::int64_t n = std::min(block_voxels, end - first);
       const T* const* rows = tile_.read(image, channel, count_channels, first, n);
-      for (std::int64_t i = 0; i < count_channels * problem_.targets; ++i)
-        if (unit[i].anything)
-          count(problem_.kernels, unit[i], rows[i / problem_.targets], n,
-                problem_.guide.reference(image, i % problem_.targets), first, &tally[i]);
+      const UnitThreshold<T>* u = unit;
+      Tally* sum = tally;
+      for (std::int64_t i = 0; i < count_channels; ++i)
+        for (std::int64_t target = 0; target < problem_.targets; ++target, ++u, ++sum)
+          if (u->anything)
+            count(problem_.kernels, *u, rows[i], n, problem_.guide.reference(image, target), first,
+                  sum);
     }
   }
 
