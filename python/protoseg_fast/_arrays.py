@@ -27,8 +27,12 @@ class Kind(NamedTuple):
             return array
         if self.module == "torch":
             return importlib.import_module("torch").from_numpy(array)
-        library = importlib.import_module(self.module)
-        return library.from_dlpack(array) if hasattr(library, "from_dlpack") else array
+        result = importlib.import_module(self.module).from_dlpack(array)
+        if array.dtype.kind == "i" and not np.array_equal(np.from_dlpack(result), array):
+            raise OverflowError(
+                f"{self.module} narrowed 64-bit counts and changed them; enable its 64-bit types."
+            )
+        return result
 
 
 NUMPY = Kind("numpy")
@@ -124,7 +128,8 @@ def _export_dlpack(name: str, value: Any) -> Any:
 
 
 def _kind_of(value: Any) -> Kind:
-    """Name the module whose ``from_dlpack`` makes arrays like ``value``."""
+    """Name the module whose ``from_dlpack`` makes arrays like ``value``; NumPy if none does."""
     if hasattr(value, "__array_namespace__"):
         return Kind(value.__array_namespace__().__name__)
-    return Kind(type(value).__module__.partition(".")[0])
+    library = type(value).__module__.partition(".")[0]
+    return Kind(library) if hasattr(sys.modules.get(library), "from_dlpack") else NUMPY

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,34 +13,123 @@ from protoseg_fast._arrays import Kind, common_kind, inspect, to_numpy
 __all__ = ["Counts", "MeanSA", "Prototypes", "mean_sa"]
 
 
-@dataclass(frozen=True, eq=False)
-class Counts:
+class _Parts:
+    """Arrays of one caller's kind that merge with those of other parts of the same images.
+
+    Kept in NumPy, whose 64-bit numbers every kind's results are made from when asked for.
+    """
+
+    _letters: str  # of the axes of the first array
+
+    def __init__(self, arrays: dict[str, np.ndarray], kind: Kind) -> None:
+        self._arrays = arrays
+        self._kind = kind
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arrays by name, in the caller's kind."""
+        return {name: self._kind.wrap(array) for name, array in self._arrays.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def _get(self, name: str) -> Any:
+        return self._kind.wrap(self._arrays[name])
+
+    def _check_part(self, other: _Parts) -> None:
+        mine, theirs = (next(iter(p._arrays.values())).shape for p in (self, other))
+        if mine != theirs:
+            axes = ", ".join(self._letters)
+            raise ValueError(
+                f"{type(self).__name__} merge part by part of the same images: their shapes "
+                f"({axes}) must be equal, got {mine} and {theirs}."
+            )
+        if self._kind != other._kind:
+            raise TypeError(
+                f"Parts merge within one array library, got {self._kind.module} and "
+                f"{other._kind.module}."
+            )
+
+    def __radd__(self, other: object) -> Any:
+        return self if other == 0 else NotImplemented  # the start value of sum()
+
+    def _repr(self, **summaries: np.ndarray) -> str:
+        shape = next(iter(self._arrays.values())).shape
+        sizes = [f"{letter}={n}" for letter, n in zip(self._letters, shape, strict=True)]
+        texts = [f"{name}={_summary(values)}" for name, values in summaries.items()]
+        return f"{type(self).__name__}({', '.join(sizes + texts)})"
+
+
+class Counts(_Parts):
     """Confusion counts of every image, group and target, over voxels with mask > 0.
 
     S is the map (margin > 0), G the target. Counts of parts of a volume add up: ``a + b``, or
-    ``sum(parts)``. All arrays are of the caller's kind.
+    ``sum(parts)``. Arrays are given and returned in the caller's kind.
 
-    Attributes:
+    Args:
         tp: (N, G, T) int64, voxels in both S and G.
         predicted: (N, G, T) int64, voxels in S.
         actual: (N, G, T) int64, voxels in G.
         voxels: (N, 1, 1) int64, voxels with mask > 0; broadcasts to (N, G, T).
         defined: (N, G, T) bool, False where a prototype is undefined or a feature is not
             finite; every score there is NaN. A merged count is defined if all its parts are.
+
+    Raises:
+        TypeError: if the arrays are not all of one kind.
     """
 
-    tp: Any
-    predicted: Any
-    actual: Any
-    voxels: Any
-    defined: Any
+    _letters = "NGT"
+
+    def __init__(self, tp: Any, predicted: Any, actual: Any, voxels: Any, defined: Any) -> None:
+        given = {
+            "tp": tp,
+            "predicted": predicted,
+            "actual": actual,
+            "voxels": voxels,
+            "defined": defined,
+        }
+        kind = common_kind({name: inspect(name, array) for name, array in given.items()})
+        super().__init__({name: to_numpy(array) for name, array in given.items()}, kind)
+
+    @classmethod
+    def _from_core(cls, arrays: tuple[np.ndarray, ...], kind: Kind) -> Counts:
+        counts = cls(*arrays)
+        counts._kind = kind
+        return counts
+
+    @property
+    def tp(self) -> Any:
+        """(N, G, T) int64, voxels in both map and target."""
+        return self._get("tp")
+
+    @property
+    def predicted(self) -> Any:
+        """(N, G, T) int64, voxels in the map."""
+        return self._get("predicted")
+
+    @property
+    def actual(self) -> Any:
+        """(N, G, T) int64, voxels in the target."""
+        return self._get("actual")
+
+    @property
+    def voxels(self) -> Any:
+        """(N, 1, 1) int64, voxels with mask > 0; broadcasts to (N, G, T)."""
+        return self._get("voxels")
+
+    @property
+    def defined(self) -> Any:
+        """(N, G, T) bool, False where scores are NaN for want of a defined prototype."""
+        return self._get("defined")
 
     def score(self, name: str = "dice", *, empty: str = "nan") -> Any:
         """Return a score made from the counts.
 
         Args:
-            name: "dice" = 2 TP / (\\|S\\| + \\|G\\|), "iou" = TP / \\|S or G\\|,
-                "precision" = TP / \\|S\\| or "recall" = TP / \\|G\\|.
+            name: "dice" = 2 TP / (|S| + |G|), "iou" = TP / |S or G|,
+                "precision" = TP / |S| or "recall" = TP / |G|.
             empty: what empty masks are worth: "nan" (both empty NaN, else 0), "monai" (NaN
                 wherever G is empty), "one" (both empty 1) or "zero".
 
@@ -51,8 +139,7 @@ class Counts:
         Raises:
             ValueError: for an unknown name or policy.
         """
-        arrays = (self.tp, self.predicted, self.actual, self.defined)
-        return self._kind.wrap(_core.score(name, *(to_numpy(a) for a in arrays), empty))
+        return self._kind.wrap(self._score(name, empty))
 
     @property
     def dice(self) -> Any:
@@ -74,94 +161,98 @@ class Counts:
         """(N, G, T) float64, TP / |G|, NaN if G is empty."""
         return self.score("recall")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the arrays by name."""
-        return dict(self.__dict__)
-
-    @property
-    def _kind(self) -> Kind:
-        return inspect("tp", self.tp).kind
+    def _score(self, name: str, empty: str) -> np.ndarray:
+        a = self._arrays
+        return _core.score(name, a["tp"], a["predicted"], a["actual"], a["defined"], empty)
 
     def __add__(self, other: Counts) -> Counts:
         if not isinstance(other, Counts):
             return NotImplemented
-        if tuple(self.tp.shape) != tuple(other.tp.shape):
-            raise ValueError(
-                "Counts merge part by part of the same images, groups and targets: shapes (N, G, "
-                f"T) must be equal, got {tuple(self.tp.shape)} and {tuple(other.tp.shape)}."
-            )
-        _same_kind(self._kind, other._kind)
-        return Counts(
-            self.tp + other.tp,
-            self.predicted + other.predicted,
-            self.actual + other.actual,
-            self.voxels + other.voxels,
-            self.defined & other.defined,
-        )
-
-    def __radd__(self, other: object) -> Counts:
-        return self if other == 0 else NotImplemented  # the start value of sum()
+        self._check_part(other)
+        merged = {
+            name: array & other._arrays[name] if name == "defined" else array + other._arrays[name]
+            for name, array in self._arrays.items()
+        }
+        return Counts._from_core(tuple(merged.values()), self._kind)
 
     def __repr__(self) -> str:
-        dice = to_numpy(self.dice)
-        return f"Counts({_shape_text('NGT', dice.shape)}, dice={_summary(dice)})"
+        return self._repr(dice=self._score("dice", "nan"))
 
 
-@dataclass(frozen=True, eq=False)
-class Prototypes:
+class Prototypes(_Parts):
     """Weighted mean features of foreground and background, with the weights they were made of.
 
-    Prototypes of parts of a volume merge exactly: ``a + b``, or ``sum(parts)``. All arrays are of
-    the caller's kind.
+    Prototypes of parts of a volume merge: ``a + b``, or ``sum(parts)``. Arrays are given and
+    returned in the caller's kind.
 
-    Attributes:
+    Args:
         positive: (N, T, C) float64, sum(M P f) / sum(M P); NaN where the weights sum to 0.
         negative: (N, T, C) float64, sum(M (1-P) f) / sum(M (1-P)).
         positive_weight: (N, T) float64, sum(M P) over the voxels.
         negative_weight: (N, T) float64, sum(M (1-P)).
+
+    Raises:
+        TypeError: if the arrays are not all of one kind.
     """
 
-    positive: Any
-    negative: Any
-    positive_weight: Any
-    negative_weight: Any
+    _letters = "NTC"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the arrays by name."""
-        return dict(self.__dict__)
+    def __init__(
+        self, positive: Any, negative: Any, positive_weight: Any, negative_weight: Any
+    ) -> None:
+        given = {
+            "positive": positive,
+            "negative": negative,
+            "positive_weight": positive_weight,
+            "negative_weight": negative_weight,
+        }
+        kind = common_kind({name: inspect(name, array) for name, array in given.items()})
+        super().__init__({name: to_numpy(array) for name, array in given.items()}, kind)
+
+    @classmethod
+    def _from_core(cls, arrays: tuple[np.ndarray, ...], kind: Kind) -> Prototypes:
+        prototypes = cls(*arrays)
+        prototypes._kind = kind
+        return prototypes
 
     @property
-    def _kind(self) -> Kind:
-        return inspect("positive", self.positive).kind
+    def positive(self) -> Any:
+        """(N, T, C) float64, the mean features under M P; NaN if there is no foreground."""
+        return self._get("positive")
+
+    @property
+    def negative(self) -> Any:
+        """(N, T, C) float64, the mean features under M (1-P); NaN if there is no background."""
+        return self._get("negative")
+
+    @property
+    def positive_weight(self) -> Any:
+        """(N, T) float64, sum(M P)."""
+        return self._get("positive_weight")
+
+    @property
+    def negative_weight(self) -> Any:
+        """(N, T) float64, sum(M (1-P))."""
+        return self._get("negative_weight")
 
     def __add__(self, other: Prototypes) -> Prototypes:
         if not isinstance(other, Prototypes):
             return NotImplemented
-        if tuple(self.positive.shape) != tuple(other.positive.shape):
-            raise ValueError(
-                "Prototypes merge part by part of the same images: shapes (N, T, C) must be "
-                f"equal, got {tuple(self.positive.shape)} and {tuple(other.positive.shape)}."
-            )
-        _same_kind(self._kind, other._kind)
-        mine, theirs = (
-            {name: to_numpy(array) for name, array in p.to_dict().items()} for p in (self, other)
+        self._check_part(other)
+        mine, theirs = self._arrays, other._arrays
+        sides = ("positive", "negative")
+        weights = [f"{side}_weight" for side in sides]
+        means = [
+            _merge_means(mine[side], mine[weight], theirs[side], theirs[weight])
+            for side, weight in zip(sides, weights, strict=True)
+        ]
+        return Prototypes._from_core(
+            (*means, *(mine[weight] + theirs[weight] for weight in weights)), self._kind
         )
-        merged = {}
-        for side in ("positive", "negative"):
-            weight = f"{side}_weight"
-            merged[side] = _merge_means(mine[side], mine[weight], theirs[side], theirs[weight])
-            merged[weight] = mine[weight] + theirs[weight]
-        return Prototypes(**{name: self._kind.wrap(array) for name, array in merged.items()})
-
-    def __radd__(self, other: object) -> Prototypes:
-        return self if other == 0 else NotImplemented
 
     def __repr__(self) -> str:
-        distance = np.linalg.norm(to_numpy(self.positive) - to_numpy(self.negative), axis=-1)
-        return (
-            f"Prototypes({_shape_text('NTC', self.positive.shape)}, "
-            f"distance={_summary(distance)})"
-        )
+        difference = self._arrays["positive"] - self._arrays["negative"]
+        return self._repr(distance=np.linalg.norm(difference, axis=-1))
 
 
 class MeanSA(NamedTuple):
@@ -224,17 +315,6 @@ def _merge_means(
     # A part without weight has an undefined mean, and no say.
     merged = np.where((other_weight == 0)[..., None], mean, merged)
     return np.where((weight == 0)[..., None], other, merged)
-
-
-def _same_kind(kind: Kind, other: Kind) -> None:
-    if kind != other:
-        raise TypeError(
-            f"Parts merge only within one array library, got {kind.module} and {other.module}."
-        )
-
-
-def _shape_text(letters: str, shape: Iterable[int]) -> str:
-    return ", ".join(f"{letter}={size}" for letter, size in zip(letters, shape, strict=True))
 
 
 def _summary(values: np.ndarray) -> str:

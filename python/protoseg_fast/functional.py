@@ -25,20 +25,20 @@ def sa_score(
 ) -> Any:
     """Score how well every group of channels segments the target on its own.
 
-    The SA score is Dice(margin > 0, target) = 2 TP / (\\|S\\| + \\|G\\|), where the margin says how
+    The SA score is Dice(margin > 0, target) = 2 TP / (|S| + |G|), where the margin says how
     much nearer a voxel's features are to the positive than to the negative prototype
     (He et al., "Segmentation ability map", Medical Image Analysis 2023, arXiv:2212.09206; the
     authors' ProtoSeg module). Features of another size than pred are never resized: their weights
     and margins are.
 
     Args:
-        features: (N, C, \\*feature_size) float16, bfloat16, float32 or float64; read in place.
-        pred: (N, T, \\*size) floating probabilities in [0, 1].
-        target: (N, T, \\*size) 0 or 1; None scores against pred > 0.5.
-        mask: (N, 1, \\*size) voxels that count, or their weights >= 0; None: all.
+        features: (N, C, *feature_size) float16, bfloat16, float32 or float64; read in place.
+        pred: (N, T, *size) floating probabilities in [0, 1].
+        target: (N, T, *size) 0 or 1; None scores against pred > 0.5.
+        mask: (N, 1, *size) voxels that count, or their weights >= 0; None: all.
         groups: 1 or "layer" (all channels together), C or "unit" (each alone), or any divisor of
             C: consecutive channels, as in `torch.nn.GroupNorm`.
-        metric: "euclidean": margin = \\|f - b\\|² - \\|f - a\\|² (the authors' code); "cosine":
+        metric: "euclidean": margin = |f - b|² - |f - a|² (the authors' code); "cosine":
             cos(f, a) - cos(f, b).
         interpolation: how features of another size are understood at ``size``: "linear" or
             "nearest", as in `torch.nn.functional.interpolate`.
@@ -128,7 +128,7 @@ def segment(
     outside the mask, as the authors' code does.
 
     Returns:
-        (N, G, T, \\*size) bool; all background where a prototype is undefined or a feature of the
+        (N, G, T, *size) bool; all background where a prototype is undefined or a feature of the
         group is not finite.
     """
     guide = Guide(pred, None, mask, binarize=binarize)
@@ -159,7 +159,7 @@ def probability(
     margin.
 
     Returns:
-        (N, G, T, \\*size) float32, float64 for float64 features; NaN where a prototype is
+        (N, G, T, *size) float32, float64 for float64 features; NaN where a prototype is
         undefined or a feature of the group is not finite.
     """
     guide = Guide(pred, None, mask, binarize=binarize)

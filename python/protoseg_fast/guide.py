@@ -27,11 +27,11 @@ class Guide:
     must not be changed while the guide is in use. Safe to use from several threads.
 
     Args:
-        pred: (N, T, \\*size) floating, the network's probability of each target, in [0, 1];
+        pred: (N, T, *size) floating, the network's probability of each target, in [0, 1];
             ``size`` has 1 to 3 spatial axes.
-        target: (N, T, \\*size) boolean, integer or floating, 0 or 1. None: scores are taken
+        target: (N, T, *size) boolean, integer or floating, 0 or 1. None: scores are taken
             against pred > 0.5, the estimate without ground truth.
-        mask: (N, 1, \\*size), the voxels that count: boolean, integer 0/1, or finite weights >= 0.
+        mask: (N, 1, *size), the voxels that count: boolean, integer 0/1, or finite weights >= 0.
             Voxels count where mask > 0, prototypes are averaged with the weights. None: all.
         binarize: average under pred > binarize (the paper's text) instead of pred (the authors'
             code). In [0, 1].
@@ -86,8 +86,7 @@ class Guide:
         """Count voxels of map and target for every group; see `protoseg_fast.sa_counts`."""
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        counts = self._core.sa_counts(array.exported, options)
-        return Counts(*(self._kind.wrap(x) for x in counts))
+        return Counts._from_core(self._core.sa_counts(array.exported, options), self._kind)
 
     def sa_score(
         self,
@@ -144,9 +143,7 @@ class Guide:
         """Average features under pred and 1 - pred; see `protoseg_fast.prototypes`."""
         array = self._inspect(features)
         options = _options(features, 1, "euclidean", interpolation, align_corners)
-        return Prototypes(
-            *(self._kind.wrap(x) for x in self._core.prototypes(array.exported, options))
-        )
+        return Prototypes._from_core(self._core.prototypes(array.exported, options), self._kind)
 
     @property
     def size(self) -> tuple[int, ...]:

@@ -49,13 +49,13 @@ class ProtoSeg(nn.Module):
         """Return the probabilities of background and foreground.
 
         Args:
-            xfeat: (N, C, \\*size) floating features. Unlike `protoseg_fast.probability`, they must
+            xfeat: (N, C, *size) floating features. Unlike `protoseg_fast.probability`, they must
                 already have the size of pred, as in the published module.
-            pred: (N, 1, \\*size) floating probabilities in [0, 1].
-            mask: (N, 1, \\*size) voxels that count, or their weights; None: all.
+            pred: (N, 1, *size) floating probabilities in [0, 1].
+            mask: (N, 1, *size) voxels that count, or their weights; None: all.
 
         Returns:
-            (N, 2, \\*size): [:, 0] background, [:, 1] foreground, summing to 1; of the dtype that
+            (N, 2, *size): [:, 0] background, [:, 1] foreground, summing to 1; of the dtype that
             torch promotes the inputs to. NaN where there is no foreground or background to
             average. Differentiable with respect to every floating input.
 

@@ -57,7 +57,7 @@ def resize(
     interpolation: str = "linear",
     align_corners: bool = False,
 ) -> np.ndarray:
-    """Resize (N, C, \\*feature_size) to (N, C, \\*size), as torch's interpolate does, in float64."""
+    """Resize (N, C, *feature_size) to (N, C, *size), as torch's interpolate does, in float64."""
     values = _float64(features)
     for axis, n_out in enumerate(size, start=2):
         values = _resize_axis(values, axis, n_out, interpolation, align_corners)
@@ -91,9 +91,9 @@ def boundary_margin(
     interpolation: str = "linear",
     align_corners: bool = False,
 ) -> np.ndarray:
-    """Return the margin (N, G, T, \\*size) of features at given prototypes.
+    """Return the margin (N, G, T, *size) of features at given prototypes.
 
-    euclidean: \\|f - b\\|² - \\|f - a\\|²; cosine: temperature (cos(f, a) - cos(f, b)), where the
+    euclidean: |f - b|² - |f - a|²; cosine: temperature (cos(f, a) - cos(f, b)), where the
     cosine with a zero vector is 0. NaN where a prototype is undefined or any feature of the group,
     anywhere, is not finite.
     """
@@ -113,19 +113,19 @@ def boundary_margin(
 
 
 def margin(features: Any, pred: Any, mask: Any = None, **options: Any) -> np.ndarray:
-    """Return the margin (N, G, T, \\*size): how much nearer the positive prototype is."""
+    """Return the margin (N, G, T, *size): how much nearer the positive prototype is."""
     shared = {k: options[k] for k in ("interpolation", "align_corners") if k in options}
     boundary = prototypes(features, pred, mask, binarize=options.pop("binarize", None), **shared)
     return boundary_margin(features, boundary, _float64(pred).shape[2:], **options)
 
 
 def segment(features: Any, pred: Any, mask: Any = None, **options: Any) -> np.ndarray:
-    """Return margin > 0, (N, G, T, \\*size) bool; a tie or an undefined margin is background."""
+    """Return margin > 0, (N, G, T, *size) bool; a tie or an undefined margin is background."""
     return margin(features, pred, mask, **options) > 0
 
 
 def probability(features: Any, pred: Any, mask: Any = None, **options: Any) -> np.ndarray:
-    """Return sigmoid(margin), (N, G, T, \\*size); NaN where the margin is undefined."""
+    """Return sigmoid(margin), (N, G, T, *size); NaN where the margin is undefined."""
     m = margin(features, pred, mask, **options)
     e = np.exp(-np.abs(m))
     return np.where(m >= 0, 1, e) / (1 + e)

@@ -1,0 +1,48 @@
+"""Hypothesis profiles, the build in pytest's header, and fixtures over what the engine offers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import protoseg_fast as psf
+from problems import DTYPES
+
+_COMMON = {
+    "deadline": None,  # shared machines are noisy: no test is timed
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
+}
+settings.register_profile("default", max_examples=80, **_COMMON)
+settings.register_profile("ci", max_examples=80, derandomize=True, **_COMMON)
+settings.register_profile("quick", max_examples=15, derandomize=True, **_COMMON)
+settings.register_profile("thorough", max_examples=2000, **_COMMON)
+settings.load_profile(
+    os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "default")
+)
+
+
+def pytest_report_header() -> list[str]:
+    """Say which build is tested."""
+    config = psf.build_config()
+    return [
+        f"protoseg_fast {config['version']}: {config['isa']} of {config['available_isas']}, "
+        f"{config['compiler']}, {config['threads']}, {config['cuda']}"
+    ]
+
+
+@pytest.fixture(params=psf.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Each instruction set in turn."""
+    previous = psf.build_config()["isa"]
+    psf.set_isa(request.param)
+    yield request.param
+    psf.set_isa(previous)
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request: pytest.FixtureRequest) -> str:
+    """Each dtype that features may have."""
+    return str(request.param)

@@ -1,0 +1,111 @@
+"""Counts, Prototypes and mean SA: scores made from counts, merging, conversion."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import protoseg_fast as psf
+from protoseg_fast import _core, reference
+
+
+def make_counts(
+    tp: int, predicted: int, actual: int, defined: bool = True, voxels: int = 100
+) -> psf.Counts:
+    def one(value: int | bool) -> np.ndarray:
+        return np.array([[[value]]])
+
+    return psf.Counts(one(tp), one(predicted), one(actual), one(voxels), one(defined))
+
+
+def test_scores_of_counts() -> None:
+    counts = make_counts(tp=6, predicted=8, actual=12)
+    assert counts.dice.item() == pytest.approx(12 / 20)
+    assert counts.iou.item() == pytest.approx(6 / 14)
+    assert counts.precision.item() == pytest.approx(6 / 8)
+    assert counts.recall.item() == pytest.approx(6 / 12)
+
+
+@pytest.mark.parametrize("empty", _core.option_names()["empty"])
+@pytest.mark.parametrize("name", _core.option_names()["score"])
+@pytest.mark.parametrize("tp_s_g", [(0, 0, 0), (0, 0, 5), (0, 5, 0), (0, 3, 4), (2, 3, 4)])
+@pytest.mark.parametrize("defined", [True, False])
+def test_scores_are_the_reference_s(
+    name: str, empty: str, tp_s_g: tuple[int, int, int], defined: bool
+) -> None:
+    counts = make_counts(*tp_s_g, defined=defined)
+    expected = reference.score(reference.CountArrays(**counts.to_dict()), name, empty)
+    np.testing.assert_array_equal(counts.score(name, empty=empty), expected)
+
+
+def test_unknown_score() -> None:
+    with pytest.raises(ValueError, match='score must be one of "dice"'):
+        make_counts(1, 2, 3).score("kappa")
+
+
+def test_counts_merge() -> None:
+    total = sum([make_counts(1, 2, 3), make_counts(4, 5, 6), make_counts(0, 0, 1)])
+    assert total.to_dict() == {
+        name: np.array([[[value]]])
+        for name, value in {
+            "tp": 5, "predicted": 7, "actual": 10, "voxels": 300, "defined": True
+        }.items()
+    }  # fmt: skip
+    undefined = make_counts(1, 2, 3) + make_counts(1, 2, 3, defined=False)
+    assert np.isnan(undefined.dice).all()
+
+
+def test_parts_that_do_not_fit() -> None:
+    rng = np.random.default_rng(0)
+    f, p = rng.normal(size=(1, 4, 9)), rng.random((1, 1, 9))
+    with pytest.raises(ValueError, match=r"Counts merge.*\(N, G, T\).*\(1, 1, 1\).*\(1, 4, 1\)"):
+        psf.sa_counts(f, p, p > 0.5) + psf.sa_counts(f, p, p > 0.5, groups="unit")
+    with pytest.raises(ValueError, match=r"Prototypes merge.*\(N, T, C\)"):
+        psf.prototypes(f, p) + psf.prototypes(f[:, :2], p)
+    tensors = [torch.from_numpy(x) for x in (f, p)]
+    with pytest.raises(TypeError, match="within one array library"):
+        psf.prototypes(f, p) + psf.prototypes(*tensors)
+    with pytest.raises(TypeError):
+        psf.prototypes(f, p) + 1
+    with pytest.raises(TypeError):
+        psf.sa_counts(f, p, p > 0.5) + psf.prototypes(f, p)
+
+
+def test_prototypes_of_constant_channels_stay_equal_when_merged() -> None:
+    f = np.full((1, 2, 64), 0.1)
+    rng = np.random.default_rng(0)
+    merged = sum(psf.prototypes(f, rng.random((1, 1, 64))) for _ in range(5))
+    np.testing.assert_array_equal(merged.positive, merged.negative)
+
+
+def test_a_part_without_foreground_has_no_say() -> None:
+    rng = np.random.default_rng(0)
+    f, p = rng.normal(size=(1, 2, 64)), rng.random((1, 1, 64))
+    whole = psf.prototypes(f, p)
+    merged = psf.prototypes(f * 100, np.zeros_like(p)) + whole
+    np.testing.assert_array_equal(merged.positive, whole.positive)
+    merged = whole + psf.prototypes(f * 100, np.zeros_like(p))
+    np.testing.assert_array_equal(merged.positive, whole.positive)
+
+
+def test_mean_sa_skips_nan_and_counts() -> None:
+    a = np.array([[[0.5, np.nan]], [[0.1, 0.2]]])  # N = 2, G = 1, T = 2
+    b = np.array([[[0.7, np.nan], [0.9, np.nan]], [[np.nan, 0.4], [0.3, 0.6]]])
+    value, count = psf.mean_sa([a, b])
+    np.testing.assert_allclose(value, [[0.7, np.nan], [0.2, 0.4]])
+    np.testing.assert_array_equal(count, [[3, 0], [2, 3]])
+    one, _ = psf.mean_sa(a)
+    np.testing.assert_array_equal(one, a[:, 0])
+    assert isinstance(psf.mean_sa([torch.from_numpy(a)]).value, torch.Tensor)
+
+
+def test_option_names_are_those_of_the_type_hints() -> None:
+    from typing import get_args
+
+    from protoseg_fast import guide
+
+    names = _core.option_names()
+    assert list(get_args(guide.Metric)) == names["metric"]
+    assert list(get_args(guide.Interpolation)) == names["interpolation"]
+    assert list(get_args(guide.Empty)) == names["empty"]
