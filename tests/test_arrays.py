@@ -98,7 +98,7 @@ def test_requires_grad_is_detached() -> None:
 
 
 def test_negative_bit_is_resolved() -> None:
-    f, pred, target, _ = (torch.from_numpy(x) for x in arrays())
+    f, pred, *_ = (torch.from_numpy(x) for x in arrays())
     conjugate = torch.complex(torch.zeros_like(f), -f.double().float()).conj().imag
     assert conjugate.is_neg()
     assert torch.equal(conjugate, f)
@@ -107,7 +107,7 @@ def test_negative_bit_is_resolved() -> None:
 
 
 def test_bfloat16_is_read_in_place() -> None:
-    f, pred, target, _ = (torch.from_numpy(x) for x in arrays())
+    f, pred, *_ = (torch.from_numpy(x) for x in arrays())
     half = f.bfloat16()
     found, exact = psf.prototypes(half, pred), psf.prototypes(half.float(), pred)
     assert torch.equal(found.positive, exact.positive)

@@ -50,9 +50,11 @@ def test_no_foreground_or_background_to_average(
     assert np.isnan(score[1, :, 0]).all()
     assert not psf.segment(features, pred, groups=2)[1, :, 0].any()
     assert np.isnan(psf.probability(features, pred)[1, :, 0]).all()
-    side = psf.prototypes(features, pred).positive if empty_side == 0 else psf.prototypes(
-        features, pred
-    ).negative
+    side = (
+        psf.prototypes(features, pred).positive
+        if empty_side == 0
+        else psf.prototypes(features, pred).negative
+    )
     assert np.isnan(side[1, 0]).all()
     # every other image and target is bit-identical
     np.testing.assert_array_equal(score[0], whole[0])
@@ -119,7 +121,7 @@ def test_finite_features_beyond_the_range_of_float_sums() -> None:
 @pytest.mark.parametrize("scale", [1e-12, 1e-25, 1e-38, 1e-44])
 @pytest.mark.parametrize("masked", [False, True])
 def test_tiny_probabilities_lose_no_digits(scale: float, masked: bool) -> None:
-    pred, target = guide_arrays()
+    pred, _ = guide_arrays()
     features = random_features(SIZE)
     tiny = (pred.astype(np.float64) * scale).astype(np.float32)
     mask = np.ones((2, 1, *SIZE), np.float32) if masked else None

@@ -171,7 +171,7 @@ def test_mean_sa_rejects(scores: Any, error: type[Exception]) -> None:
 
 
 def test_unknown_isa() -> None:
-    with pytest.raises(ValueError, match="'mmx'.*choose one of: baseline"):
+    with pytest.raises(ValueError, match=r"'mmx'.*choose one of: baseline"):
         psf.set_isa("mmx")
     assert psf.build_config()["isa"] in psf.available_isas()
 

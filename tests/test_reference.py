@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from problems import RESIZE, Problem, problems
 from protoseg_fast import reference
+from published import published_softmax
 
 MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -19,7 +20,9 @@ MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
     st.lists(st.tuples(st.integers(1, 12), st.integers(1, 25)), min_size=1, max_size=3),
     st.sampled_from(RESIZE),
 )
-def test_resize_is_torch_interpolate(axes: list[tuple[int, int]], resize: dict[str, object]) -> None:
+def test_resize_is_torch_interpolate(
+    axes: list[tuple[int, int]], resize: dict[str, object]
+) -> None:
     x = np.random.default_rng(0).normal(size=(2, 3, *(a for a, _ in axes)))
     size = tuple(b for _, b in axes)
     nearest = resize.get("interpolation") == "nearest"
@@ -32,21 +35,12 @@ def test_resize_is_torch_interpolate(axes: list[tuple[int, int]], resize: dict[s
     np.testing.assert_allclose(reference.resize(x, size, **resize), expected, atol=1e-12)
 
 
-def published(f: torch.Tensor, p: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
-    """The authors' forward pass, as their paper and code state it."""
-    dims = tuple(range(2, f.dim()))
-    positive = (f * p * m).sum(dims, keepdim=True) / (p * m).sum(dims, keepdim=True)
-    negative = (f * (1 - p) * m).sum(dims, keepdim=True) / ((1 - p) * m).sum(dims, keepdim=True)
-    distances = [-((f - prototype) ** 2).sum(1, keepdim=True) for prototype in (negative, positive)]
-    return torch.softmax(torch.cat(distances, dim=1), dim=1)
-
-
 @given(problems(resized=False))
 def test_probability_is_the_published_softmax(problem: Problem) -> None:
     f = torch.from_numpy(problem.exact)
     p = torch.from_numpy(problem.pred.astype(np.float64))[:, :1]
     mask = np.ones(p.shape) if problem.mask is None else problem.mask.astype(np.float64)
-    expected = published(f, p, torch.from_numpy(mask))[:, 1:]
+    expected = published_softmax(f, p, torch.from_numpy(mask))[:, 1:]
     found = reference.probability(f, p, mask)[:, 0]
     spread = float(np.abs(problem.exact).max() ** 2 * f.shape[1])  # rounding of the margins
     np.testing.assert_allclose(found, expected, atol=1e-9 + 1e-14 * spread, rtol=0)

@@ -38,7 +38,8 @@ def check(problem: Problem) -> None:
     np.testing.assert_array_equal(found_map[~doubtful], (margin > 0)[~doubtful])
 
     counts = guide.sa_counts(problem.features, **options)
-    valid = np.ones_like(found_map[:, :1, :1]) if problem.mask is None else problem.mask[:, None] > 0
+    everywhere = np.ones((len(f), 1, *size), bool)
+    valid = (everywhere if problem.mask is None else problem.mask > 0)[:, None]
     target = problem.target[:, None] > 0
     axes = tuple(range(3, margin.ndim))
     # exactly the voxels of the map: one decision, however it is asked for

@@ -133,12 +133,13 @@ void read_tile(DType dtype, const void* source, std::int64_t stride, std::int64_
 
 // ---- weighted sums -------------------------------------------------------------------------
 
-// Asks for the block after next: the hardware's own prefetcher stops at every page. Reading
-// past the end of the array this way is harmless.
+// Asks the second-level cache for what comes eight blocks later: the hardware's own prefetcher
+// stops at every page. Asking past the end of the array is harmless, and often fetches the start of
+// the next plane.
 template <class T>
 PROTOSEG_INLINE void prefetch_ahead(const T* f) {
   constexpr int line = 64 / static_cast<int>(sizeof(T));
-  for (int k = 0; k < lanes; k += line) __builtin_prefetch(f + 2 * block_voxels + k);
+  for (int k = 0; k < lanes; k += line) __builtin_prefetch(f + 8 * block_voxels + k, 0, 2);
 }
 
 // `complement`: the negative weight is 1 - the positive one, and is not read.
@@ -186,15 +187,33 @@ void sums(const T* f, T reference, const T* positive_weight, const T* negative_w
     weighted_sums<false>(f, reference, positive_weight, negative_weight, n, positive, negative);
 }
 
+// sum[lane] += w, or 1 - w, in double.
+template <bool complement, class T>
+PROTOSEG_INLINE void lane_totals(const T* weight, std::int64_t n, double* sum) {
+  constexpr int registers = lanes / width<double>;
+  DoubleVec s[registers];
+  for (int k = 0; k < registers; ++k) s[k] = load<DoubleVec>(sum + k * width<double>);
+  const auto term = [](auto w) { return complement ? T{1} - w : w; };
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+#pragma GCC unroll 16
+    for (int k = 0; k < registers; ++k) {
+      typedef T Narrow __attribute__((vector_size(width<double> * sizeof(T))));
+      s[k] += __builtin_convertvector(term(load<Narrow>(weight + i + k * width<double>)),
+                                      DoubleVec);
+    }
+  for (int k = 0; k < registers; ++k) store(sum + k * width<double>, s[k]);
+  for (int lane = 0; i < n; ++i, ++lane) sum[lane] += static_cast<double>(term(weight[i]));
+}
+
 template <class T>
 void totals(const T* positive_weight, const T* negative_weight, std::int64_t n, double* positive,
             double* negative) {
-  for (std::int64_t i = 0; i < n; ++i) {
-    const T w = positive_weight[i];
-    positive[i % lanes] += static_cast<double>(w);
-    negative[i % lanes] +=
-        static_cast<double>(negative_weight == nullptr ? T{1} - w : negative_weight[i]);
-  }
+  lane_totals<false>(positive_weight, n, positive);
+  if (negative_weight == nullptr)
+    lane_totals<true>(positive_weight, n, negative);
+  else
+    lane_totals<false>(negative_weight, n, negative);
 }
 
 // Both weights are computed before either is stored, so that pred may be overwritten in place.
@@ -268,16 +287,17 @@ void decide(const double* projection, double threshold, std::int64_t n, std::uin
 
 // ---- projections ---------------------------------------------------------------------------
 
-// Term(f, weight) of each channel, added in the order of the channels. The running sum of a
+// Term(f, channel) of each channel, added in the order of the channels. The running sum of a
 // register of voxels stays in a register while the channels pass by.
 template <class T, class Term>
-PROTOSEG_INLINE void add_channels(const T* const* f, std::int64_t channels, std::int64_t n,
-                                  double* sum, Term term) {
+PROTOSEG_INLINE void add_channels(const T* const* f, std::int64_t channels, std::int64_t ahead,
+                                  std::int64_t n, double* sum, Term term) {
   constexpr int step = width<double>;
   std::int64_t i = 0;
   for (; i + 2 * step <= n; i += 2 * step) {
     DoubleVec s0 = load<DoubleVec>(sum + i), s1 = load<DoubleVec>(sum + i + step);
     for (std::int64_t c = 0; c < channels; ++c) {
+      __builtin_prefetch(f[c] + i + ahead, 0, 2);
       s0 += term(load_double(f[c] + i), c);
       s1 += term(load_double(f[c] + i + step), c);
     }
@@ -289,15 +309,15 @@ PROTOSEG_INLINE void add_channels(const T* const* f, std::int64_t channels, std:
 }
 
 template <class T>
-void project(const T* const* f, const double* weight, std::int64_t channels, std::int64_t n,
-             double* projection) {
-  add_channels(f, channels, n, projection,
+void project(const T* const* f, const double* weight, std::int64_t channels, std::int64_t ahead,
+             std::int64_t n, double* projection) {
+  add_channels(f, channels, ahead, n, projection,
                [weight](auto x, std::int64_t c) { return x * weight[c]; });
 }
 
 template <class T>
 void square(const T* const* f, std::int64_t channels, std::int64_t n, double* squares) {
-  add_channels(f, channels, n, squares, [](auto x, std::int64_t) { return x * x; });
+  add_channels(f, channels, 0, n, squares, [](auto x, std::int64_t) { return x * x; });
 }
 
 // ---- resizing ------------------------------------------------------------------------------

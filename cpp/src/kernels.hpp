@@ -82,10 +82,11 @@ struct Kernels {
   void (*decide)(const double* projection, double threshold, std::int64_t n, std::uint8_t* map);
 
   // projection[v] += weight[0] f[0][v] + ... in the order of the channels; square[v] += f^2.
+  // The memory `ahead` elements after every f is fetched meanwhile.
   void (*project_float)(const float* const* f, const double* weight, std::int64_t channels,
-                        std::int64_t n, double* projection);
+                        std::int64_t ahead, std::int64_t n, double* projection);
   void (*project_double)(const double* const* f, const double* weight, std::int64_t channels,
-                         std::int64_t n, double* projection);
+                         std::int64_t ahead, std::int64_t n, double* projection);
   void (*square_float)(const float* const* f, std::int64_t channels, std::int64_t n,
                        double* square);
   void (*square_double)(const double* const* f, std::int64_t channels, std::int64_t n,

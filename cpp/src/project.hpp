@@ -11,12 +11,14 @@
 namespace protoseg {
 
 inline void add_projection(const Kernels& kernels, const float* const* f, const double* weight,
-                           std::int64_t channels, std::int64_t n, double* projection) {
-  kernels.project_float(f, weight, channels, n, projection);
+                           std::int64_t channels, std::int64_t ahead, std::int64_t n,
+                           double* projection) {
+  kernels.project_float(f, weight, channels, ahead, n, projection);
 }
 inline void add_projection(const Kernels& kernels, const double* const* f, const double* weight,
-                           std::int64_t channels, std::int64_t n, double* projection) {
-  kernels.project_double(f, weight, channels, n, projection);
+                           std::int64_t channels, std::int64_t ahead, std::int64_t n,
+                           double* projection) {
+  kernels.project_double(f, weight, channels, ahead, n, projection);
 }
 inline void add_square(const Kernels& kernels, const float* const* f, std::int64_t channels,
                        std::int64_t n, double* square) {
@@ -32,7 +34,10 @@ template <class T>
 class Projector {
  public:
   Projector(const Problem<T>& problem, const Boundaries& boundaries)
-      : problem_(problem), boundaries_(boundaries), tile_(problem, batch) {}
+      : problem_(problem),
+        boundaries_(boundaries),
+        batch_(problem.channels_last ? problem.tile : plane_batch),
+        tile_(problem, batch_) {}
 
   // projection [T, pitch]: sum_c weight_c f_c of n <= block_voxels voxels from `first` on; square
   // [n] unless null: sum_c f_c^2.
@@ -43,12 +48,16 @@ class Projector {
     if (square != nullptr) std::fill_n(square, n, 0.0);
     const std::int64_t begin = group * problem_.group_channels;
     const std::int64_t end = begin + problem_.group_channels;
-    for (std::int64_t channel = begin; channel < end; channel += batch) {
-      const std::int64_t count = std::min<std::int64_t>(batch, end - channel);
+    for (std::int64_t channel = begin; channel < end; channel += batch_) {
+      const std::int64_t count = std::min(batch_, end - channel);
       const T* const* rows = tile_.read(image, channel, count, first, n);
+      // The next batch of channels, or the first one of the next block.
+      const std::int64_t stride = problem_.rows_of_t ? problem_.features.strides[1] : 0;
+      const std::int64_t ahead =
+          channel + batch_ < end ? batch_ * stride : n - (channel - begin) * stride;
       for (std::int64_t target = 0; target < problem_.targets; ++target) {
         const std::int64_t at = (image * problem_.targets + target) * problem_.channels + channel;
-        add_projection(problem_.kernels, rows, &boundaries_.weight[at], count, n,
+        add_projection(problem_.kernels, rows, &boundaries_.weight[at], count, ahead, n,
                        projection + target * pitch);
       }
       if (square != nullptr) add_square(problem_.kernels, rows, count, n, square);
@@ -56,12 +65,13 @@ class Projector {
   }
 
  private:
-  // Channels read side by side: few enough for the prefetcher and the running sums in registers,
-  // and a cache line of float32 channels-last neighbours.
-  static constexpr std::int64_t batch = 16;
+  // Planes a power of two apart share the ways of one set of the first-level cache, of which there
+  // are eight; channels-last neighbours share cache lines instead.
+  static constexpr std::int64_t plane_batch = 8;
 
   const Problem<T>& problem_;
   const Boundaries& boundaries_;
+  const std::int64_t batch_;
   TileReader<T> tile_;
 };
 

@@ -322,5 +322,3 @@ def _summary(values: np.ndarray) -> str:
     if held.size == 0:
         return "nan"
     return f"{held.min():.3f}..{held.max():.3f}" if held.size > 1 else f"{held[0]:.3f}"
-
-

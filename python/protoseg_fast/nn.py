@@ -108,16 +108,18 @@ class ProtoSeg(nn.Module):
                 )
 
 
-def _two_way_softmax(xfeat: Tensor, pred: Tensor, mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+def _two_way_softmax(
+    xfeat: Tensor, pred: Tensor, mask: Tensor | None, dtype: torch.dtype
+) -> Tensor:
     """The same in plain torch operations, for autograd.
 
-    margin = 2 f.(a - b) - (|a|² - |b|²) does not change when a constant is taken off a channel, so
-    each channel's first voxel is: it keeps channels with a large offset exact in float32.
+    margin = 2 f.(a - b) - (|a|² - |b|²) does not change when a constant is taken off a channel.
+    Its mean is: sums over voxels, here and in the gradients, then have nothing large to cancel.
     """
     size = xfeat.shape[2:]
     compute = torch.promote_types(dtype, torch.float32)
     x = xfeat.flatten(2).to(compute)
-    x = x - x[..., :1].detach()
+    x = x - x.detach().mean(dim=2, keepdim=True)
     p = pred.flatten(2).to(compute)
     m = None if mask is None else mask.flatten(2).to(compute)
     weights = torch.cat([p, 1 - p], dim=1) * (1 if m is None else m)

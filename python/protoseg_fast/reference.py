@@ -99,7 +99,7 @@ def boundary_margin(
     """
     f = resize(features, size, interpolation, align_corners)
     n, channels = f.shape[:2]
-    n_groups = {"layer": 1, "unit": channels}.get(groups, groups)  # type: ignore[arg-type, call-overload]
+    n_groups = {"layer": 1, "unit": channels}[groups] if isinstance(groups, str) else groups
     # (N, G, T, channels of the group, *size)
     f = f.reshape(n, n_groups, 1, channels // n_groups, *size)
     with np.errstate(invalid="ignore", over="ignore"):
