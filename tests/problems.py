@@ -1,4 +1,4 @@
-"""Random problems for the engine, shared by the tests: shapes, dtypes, layouts, data of all kinds."""
+"""Random problems for the engine, shared by the tests: shapes, dtypes, layouts, kinds of data."""
 
 from __future__ import annotations
 

@@ -91,8 +91,8 @@ class WeightReader {
  public:
   WeightReader(const Kernels& kernels, const GuideState& guide, const Weights<T>& weights,
                std::int64_t feature_voxels);
-  // [n] positive and negative weights of voxels [first, first + n), n <= block_voxels; a null
-  // negative stands for 1 - positive.
+  // [n] positive and negative weights of voxels [first, first + n); n <= block_voxels if they are
+  // computed. A null negative stands for 1 - positive.
   void read(std::int64_t image, std::int64_t target, std::int64_t first, std::int64_t n);
   const T* positive = nullptr;
   const T* negative = nullptr;

@@ -142,11 +142,11 @@ PROTOSEG_INLINE void prefetch_ahead(const T* f) {
   for (int k = 0; k < lanes; k += line) __builtin_prefetch(f + 8 * block_voxels + k, 0, 2);
 }
 
-// `complement`: the negative weight is 1 - the positive one, and is not read.
+// One block. `complement`: the negative weight is 1 - the positive one, and is not read.
 template <bool complement, class T>
-PROTOSEG_INLINE void weighted_sums(const T* f, T reference, const T* positive_weight,
-                                   const T* negative_weight, std::int64_t n, double* positive,
-                                   double* negative) {
+PROTOSEG_INLINE void block_sums(const T* f, T reference, const T* positive_weight,
+                                const T* negative_weight, std::int64_t n, double* positive,
+                                double* negative) {
   constexpr int registers = lanes / width<T>;
   Vec<T> p[registers] = {}, q[registers] = {};
   const Vec<T> r = splat(reference), one = splat(T{1});
@@ -181,10 +181,15 @@ PROTOSEG_INLINE void weighted_sums(const T* f, T reference, const T* positive_we
 template <class T>
 void sums(const T* f, T reference, const T* positive_weight, const T* negative_weight,
           std::int64_t n, double* positive, double* negative) {
-  if (negative_weight == nullptr)
-    weighted_sums<true>(f, reference, positive_weight, negative_weight, n, positive, negative);
-  else
-    weighted_sums<false>(f, reference, positive_weight, negative_weight, n, positive, negative);
+  for (std::int64_t i = 0; i < n; i += block_voxels) {
+    const std::int64_t here = n - i < block_voxels ? n - i : block_voxels;
+    if (negative_weight == nullptr)
+      block_sums<true>(f + i, reference, positive_weight + i, negative_weight, here, positive,
+                       negative);
+    else
+      block_sums<false>(f + i, reference, positive_weight + i, negative_weight + i, here,
+                        positive, negative);
+  }
 }
 
 // sum[lane] += w, or 1 - w, in double.

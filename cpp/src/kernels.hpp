@@ -13,7 +13,7 @@ namespace protoseg {
 // double, lanes add up in a fixed tree, segments in order.
 constexpr int lanes = 32;
 constexpr std::int64_t block_voxels = 1024;
-constexpr std::int64_t segment_voxels = 64 * block_voxels;
+constexpr std::int64_t segment_voxels = 16 * block_voxels;
 
 // Voxels per packed word of targets and masks.
 constexpr int word_bits = 64;
@@ -48,9 +48,9 @@ struct Kernels {
   void (*tile_to_double)(DType, const void* source, std::int64_t stride, std::int64_t n,
                          std::int64_t channels, double* out, std::int64_t pitch);
 
-  // positive[lane] += sum w+ (f - reference), negative[lane] += sum w- (f - reference) over one
-  // block of n <= block_voxels voxels; positive and negative are [lanes]. A null negative_weight
-  // stands for w- = 1 - w+.
+  // positive[lane] += sum w+ (f - reference), negative[lane] += sum w- (f - reference) over the
+  // blocks of n voxels; positive and negative are [lanes]. A null negative_weight stands for
+  // w- = 1 - w+.
   void (*sums_float)(const float* f, float reference, const float* positive_weight,
                      const float* negative_weight, std::int64_t n, double* positive,
                      double* negative);

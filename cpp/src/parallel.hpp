@@ -30,19 +30,24 @@ void parallel_for(std::int64_t tasks, std::int64_t cost, MakeWorker make_worker)
   const std::int64_t useful = std::max<std::int64_t>(1, tasks * cost / worthwhile);
   const int threads =
       static_cast<int>(std::min<std::int64_t>({max_threads(), tasks, useful}));
-  // Neighbouring tasks go to one thread, which finds their memory prefetched; eight helpings
-  // each keep the threads from waiting for the slowest.
-  const std::int64_t helping = std::max<std::int64_t>(1, tasks / (8 * threads));
   std::atomic<std::int64_t> next{0};
+  // Neighbouring tasks go to one thread, which finds their memory prefetched; helpings shrink
+  // towards the end, so that threads finish together.
+  const auto take = [&](std::int64_t& first, std::int64_t& last) {
+    first = next.load(std::memory_order_relaxed);
+    do {
+      last = std::min(tasks, first + std::max<std::int64_t>(1, (tasks - first) / (4 * threads)));
+    } while (first < tasks &&
+             !next.compare_exchange_weak(first, last, std::memory_order_relaxed));
+    return first < tasks;
+  };
   std::exception_ptr failure;
   std::mutex failure_mutex;
   const auto run = [&] {
     try {
       auto worker = make_worker();
-      for (std::int64_t first;
-           (first = next.fetch_add(helping, std::memory_order_relaxed)) < tasks;)
-        for (std::int64_t task = first; task < std::min(tasks, first + helping); ++task)
-          worker(task);
+      for (std::int64_t task, last; take(task, last);)
+        for (; task < last; ++task) worker(task);
     } catch (...) {
       const std::lock_guard<std::mutex> lock(failure_mutex);
       if (!failure) failure = std::current_exception();

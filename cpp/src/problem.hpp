@@ -58,6 +58,12 @@ struct Problem {
   // make recomputing a block's weights cheap, or one.
   std::int64_t tile = 1;
 
+  // Voxels that one kernel call may cover: rows in memory have no end, scratch holds a block.
+  std::int64_t feature_piece() const { return rows_of_t ? segment_voxels : block_voxels; }
+  std::int64_t sum_piece() const {
+    return weights->source == Weights<T>::Source::computed ? block_voxels : feature_piece();
+  }
+
   std::int64_t tiles() const { return (channels + tile - 1) / tile; }
   std::int64_t segments() const { return (voxels + segment_voxels - 1) / segment_voxels; }
 };
@@ -72,7 +78,7 @@ class TileReader {
         rows_(most_channels),
         scratch_(make_buffer<T>(most_channels * pitch)) {}
 
-  // [count] rows of n <= block_voxels voxels from `first` on.
+  // [count] rows of n <= feature_piece() voxels from `first` on.
   const T* const* read(std::int64_t image, std::int64_t channel, std::int64_t count,
                        std::int64_t first, std::int64_t n) {
     if (problem_.rows_of_t) {

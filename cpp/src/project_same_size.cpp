@@ -5,7 +5,7 @@ namespace protoseg {
 template <class T>
 std::vector<Tally> project_same_size(const Problem<T>& problem, const Boundaries& boundaries,
                                      Sink& sink) {
-  constexpr std::int64_t chunk = 8 * block_voxels;
+  constexpr std::int64_t chunk = 2 * block_voxels;
   const std::int64_t chunks = (problem.voxels + chunk - 1) / chunk;
   const std::int64_t planes = problem.images * problem.groups, targets = problem.targets;
   std::vector<Tally> tallies(planes * chunks * targets, Tally{0, 0});

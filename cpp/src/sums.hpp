@@ -66,8 +66,10 @@ class TileSums {
     const std::int64_t begin = segment * segment_voxels;
     const std::int64_t end = std::min(problem_.voxels, begin + segment_voxels);
     std::fill_n(lane_.begin(), count * problem_.targets * 2 * lanes, 0.0);
-    for (std::int64_t first = begin; first < end; first += block_voxels) {
-      const std::int64_t n = std::min(block_voxels, end - first);
+    const bool wider = !std::is_same_v<Sum, T>;
+    const std::int64_t piece = wider ? block_voxels : problem_.sum_piece();
+    for (std::int64_t first = begin; first < end; first += piece) {
+      const std::int64_t n = std::min(piece, end - first);
       const T* const* rows = tile_.read(image, channel, count, first, n);
       for (std::int64_t target = 0; target < problem_.targets; ++target) {
         weights_.read(image, target, first, n);

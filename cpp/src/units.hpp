@@ -53,8 +53,9 @@ class TileCounts {
                   std::int64_t segment, const UnitThreshold<T>* unit, Tally* tally) {
     const std::int64_t begin = segment * segment_voxels;
     const std::int64_t end = std::min(problem_.voxels, begin + segment_voxels);
-    for (std::int64_t first = begin; first < end; first += block_voxels) {
-      const std::int64_t n = std::min(block_voxels, end - first);
+    const std::int64_t piece = problem_.feature_piece();
+    for (std::int64_t first = begin; first < end; first += piece) {
+      const std::int64_t n = std::min(piece, end - first);
       const T* const* rows = tile_.read(image, channel, count_channels, first, n);
       const UnitThreshold<T>* u = unit;
       Tally* sum = tally;

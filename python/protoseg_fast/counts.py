@@ -265,7 +265,7 @@ class MeanSA(NamedTuple):
 
 
 def mean_sa(scores: Iterable[Any]) -> MeanSA:
-    """Average SA scores over layers and groups (He et al. 2023, section 3.4).
+    """Average SA scores over layers and groups (He et al. 2023, arXiv:2212.09206).
 
     Args:
         scores: one array (N, G, T) per layer, or one such array; N and T are the same for all,
