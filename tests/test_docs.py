@@ -60,3 +60,19 @@ def test_dir_lists_the_public_names() -> None:
     assert set(psf.__all__) <= set(dir(psf))
     with pytest.raises(AttributeError, match="no attribute 'sa_scores'"):
         _ = psf.sa_scores
+
+
+def test_options_have_one_name_order_and_default_everywhere() -> None:
+    functions = [psf.sa_score, psf.sa_counts, psf.segment, psf.probability, psf.prototypes]
+    functions += [getattr(psf.Guide, f.__name__) for f in functions] + [psf.Guide.__init__]
+    master = {
+        name: parameter
+        for f in (psf.sa_score, psf.probability)
+        for name, parameter in inspect.signature(f).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    for function in functions:
+        for name, parameter in inspect.signature(function).parameters.items():
+            if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+                assert parameter.default == master[name].default, (function, name)
+                assert parameter.annotation == master[name].annotation, (function, name)

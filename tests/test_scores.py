@@ -108,6 +108,18 @@ def test_large_planes_are_split_and_counted_alike() -> None:
         check(Problem(features, pred, pred > 0.4, None, {"groups": groups, "metric": "euclidean"}))
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_threshold_between_two_floats_is_exact(sign: int, isa: str) -> None:
+    # The boundary lies 0.6 of the way from 1 to the next float: the nearer float is on its far
+    # side, and is foreground all the same.
+    one, above = np.float32(1), np.nextafter(np.float32(1), np.float32(2))
+    features = sign * np.array([[[one, above]]])
+    pred = np.array([[[0, 0.75]]], np.float32)
+    counts = psf.sa_counts(features, pred, np.array([[[0, 1]]]))
+    assert (counts.tp.item(), counts.predicted.item()) == (1, 1)
+    assert psf.segment(features, pred)[0, 0, 0].tolist() == [False, True]
+
+
 @pytest.mark.parametrize("binarize", [0.0, 0.3, 1.0])
 def test_binarize_is_pred_above_the_threshold(binarize: float) -> None:
     rng = np.random.default_rng(1)
