@@ -47,7 +47,13 @@ struct ManagedVersioned {
   std::uint64_t flags;
   Tensor tensor;
 };
-enum Code : std::uint8_t { integer = 0, unsigned_integer = 1, floating = 2, bfloat = 4, boolean = 6 };
+enum Code : std::uint8_t {
+  integer = 0,
+  unsigned_integer = 1,
+  floating = 2,
+  bfloat = 4,
+  boolean = 6
+};
 constexpr std::int32_t cpu = 1;
 }  // namespace dlpack
 

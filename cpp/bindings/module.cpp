@@ -33,8 +33,7 @@ Options make_options(std::int64_t groups, const std::string& metric,
   Options options;
   options.groups = groups;
   options.metric = parse("metric", metric, protoseg::metric_names());
-  options.interpolation =
-      parse("interpolation", interpolation, protoseg::interpolation_names());
+  options.interpolation = parse("interpolation", interpolation, protoseg::interpolation_names());
   options.align_corners = align_corners;
   options.temperature = temperature;
   return options;
@@ -152,8 +151,8 @@ class PyGuide {
 // Element-wise score of count arrays of one shape.
 py::array_t<double> score(const std::string& name, const py::array_t<std::int64_t>& tp,
                           const py::array_t<std::int64_t>& predicted,
-                          const py::array_t<std::int64_t>& actual,
-                          const py::array_t<bool>& defined, const std::string& empty) {
+                          const py::array_t<std::int64_t>& actual, const py::array_t<bool>& defined,
+                          const std::string& empty) {
   const protoseg::Score which = parse("score", name, protoseg::score_names());
   const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
   for (const py::array& other : {py::array(predicted), py::array(actual), py::array(defined)})
@@ -191,8 +190,8 @@ PYBIND11_MODULE(_core, m) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
-      PyErr_SetString(
-          error.kind() == Error::Kind::type ? PyExc_TypeError : PyExc_ValueError, error.what());
+      PyErr_SetString(error.kind() == Error::Kind::type ? PyExc_TypeError : PyExc_ValueError,
+                      error.what());
     }
   });
 

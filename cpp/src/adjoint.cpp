@@ -69,8 +69,7 @@ class SliceAdjoint {
 }  // namespace
 
 void adjoint_weights(const Kernels& kernels, const GuideState& guide, const Resize& resize,
-                     std::int64_t image, std::int64_t target, double* positive,
-                     double* negative) {
+                     std::int64_t image, std::int64_t target, double* positive, double* negative) {
   const Extent& to = guide.extent;
   const Extent& from = resize.from;
   AxisTaps taps[3];
@@ -90,8 +89,8 @@ void adjoint_weights(const Kernels& kernels, const GuideState& guide, const Resi
       const auto end = std::upper_bound(lower.begin(), lower.end(), k) - lower.begin();
       for (std::int64_t slice = begin; slice < end; ++slice) {
         const double weight = taps[0].weight[slice];
-        const double share = (lower[slice] == k ? 1.0 - weight : 0.0) +
-                             (upper[slice] == k ? weight : 0.0);
+        const double share =
+            (lower[slice] == k ? 1.0 - weight : 0.0) + (upper[slice] == k ? weight : 0.0);
         if (share > 0.0) slice_adjoint.add(image, target, slice, share, sums[0], sums[1]);
       }
     };

@@ -8,8 +8,7 @@ namespace {
 
 // Calls run(Problem<T>) with the T that the features ask for.
 template <class Run>
-void with_problem(const Guide& guide, const TensorView& features, const Options& options,
-                  Run run) {
+void with_problem(const Guide& guide, const TensorView& features, const Options& options, Run run) {
   validate_features(features, *guide.state(), options);
   if (features.dtype == DType::float64)
     run(Problem<double>(guide, features, options));

@@ -77,8 +77,7 @@ class ChunkScan {
     for (std::int64_t target = 0; target < guide_.targets; ++target) {
       scan_pred(image, target, first, n, found);
       std::uint64_t* actual = guide_.actual.get() +
-                              (image * guide_.targets + target) * guide_.words +
-                              first / word_bits;
+                              (image * guide_.targets + target) * guide_.words + first / word_bits;
       pack_reference(image, target, first, n, actual, found);
       for (std::int64_t i = 0; valid != nullptr && i < words; ++i) actual[i] &= valid[i];
       found.actual[target] += popcount(actual, words);
@@ -106,8 +105,8 @@ class ChunkScan {
     }
     const double one[2] = {1.0, 1.0};
     const double* pred = guide_.binarize ? positive_.get() : value_.get();
-    kernels_.weights_double(pred, guide_.has_mask ? mask_.get() : nullptr, one, n,
-                            positive_.get(), negative_.get());
+    kernels_.weights_double(pred, guide_.has_mask ? mask_.get() : nullptr, one, n, positive_.get(),
+                            negative_.get());
     Range positive = empty_range(), negative = empty_range();
     kernels_.range(positive_.get(), n, &positive);
     kernels_.range(negative_.get(), n, &negative);
@@ -167,8 +166,8 @@ void scan(const Kernels& kernels, GuideState& guide, const TensorView* target) {
       const std::int64_t at = image * guide.targets + target_index;
       guide.actual_count[at] += findings[task].actual[target_index];
       for (int side = 0; side < 2; ++side)
-        guide.largest[2 * at + side] = std::max(guide.largest[2 * at + side],
-                                                findings[task].largest[2 * target_index + side]);
+        guide.largest[2 * at + side] =
+            std::max(guide.largest[2 * at + side], findings[task].largest[2 * target_index + side]);
     }
   }
 }
@@ -182,8 +181,8 @@ void GuideState::read_pred(const Kernels& kernels, std::int64_t image, std::int6
   for (std::int64_t i = 0; i < n; ++i) out[i] = out[i] > *binarize ? 1.0 : 0.0;
 }
 
-const double* GuideState::read_mask(const Kernels& kernels, std::int64_t image,
-                                    std::int64_t first, std::int64_t n, double* scratch) const {
+const double* GuideState::read_mask(const Kernels& kernels, std::int64_t image, std::int64_t first,
+                                    std::int64_t n, double* scratch) const {
   if (!has_mask) return nullptr;
   read(kernels, plane_of(mask, image, 0), first, n, scratch);
   return scratch;

@@ -111,8 +111,7 @@ inline void fill_weights(const Kernels& kernels, const double* pred, const doubl
   kernels.weights_float(pred, mask, scale, n, positive, negative);
 }
 inline void fill_weights(const Kernels& kernels, const double* pred, const double* mask,
-                         const double* scale, std::int64_t n, double* positive,
-                         double* negative) {
+                         const double* scale, std::int64_t n, double* positive, double* negative) {
   kernels.weights_double(pred, mask, scale, n, positive, negative);
 }
 

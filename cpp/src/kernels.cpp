@@ -122,7 +122,7 @@ void to_double(DType dtype, const void* source, std::int64_t stride, std::int64_
 template <class Out>
 void read_tile(DType dtype, const void* source, std::int64_t stride, std::int64_t n,
                std::int64_t channels, Out* out, std::int64_t pitch) {
-  constexpr std::int64_t few = 16;     // voxels turned at a time, while their rows are close by
+  constexpr std::int64_t few = 16;    // voxels turned at a time, while their rows are close by
   constexpr std::int64_t ahead = 64;  // voxels: each is a cache line of its own
   with_element(dtype, [=](auto element) {
     using E = decltype(element);
@@ -193,8 +193,8 @@ void sums(const T* f, T reference, const T* positive_weight, const T* negative_w
       block_sums<true>(f + i, reference, positive_weight + i, negative_weight, here, positive,
                        negative);
     else
-      block_sums<false>(f + i, reference, positive_weight + i, negative_weight + i, here,
-                        positive, negative);
+      block_sums<false>(f + i, reference, positive_weight + i, negative_weight + i, here, positive,
+                        negative);
   }
 }
 
@@ -210,8 +210,8 @@ PROTOSEG_INLINE void lane_totals(const T* weight, std::int64_t n, double* sum) {
 #pragma GCC unroll 16
     for (int k = 0; k < registers; ++k) {
       typedef T Narrow __attribute__((vector_size(width<double> * sizeof(T))));
-      s[k] += __builtin_convertvector(term(load<Narrow>(weight + i + k * width<double>)),
-                                      DoubleVec);
+      s[k] +=
+          __builtin_convertvector(term(load<Narrow>(weight + i + k * width<double>)), DoubleVec);
     }
   for (int k = 0; k < registers; ++k) store(sum + k * width<double>, s[k]);
   for (int lane = 0; i < n; ++i, ++lane) sum[lane] += static_cast<double>(term(weight[i]));

@@ -58,14 +58,14 @@ struct Kernels {
                       const double* negative_weight, std::int64_t n, double* positive,
                       double* negative);
   // The same of f - reference = 1: the sums of the weights.
-  void (*totals_float)(const float* positive_weight, const float* negative_weight,
-                       std::int64_t n, double* positive, double* negative);
+  void (*totals_float)(const float* positive_weight, const float* negative_weight, std::int64_t n,
+                       double* positive, double* negative);
   void (*totals_double)(const double* positive_weight, const double* negative_weight,
                         std::int64_t n, double* positive, double* negative);
 
   // w+ = scale+ (m p), w- = scale- (m (1 - p)); mask may be null (m = 1).
-  void (*weights_float)(const double* pred, const double* mask, const double* scale,
-                        std::int64_t n, float* positive, float* negative);
+  void (*weights_float)(const double* pred, const double* mask, const double* scale, std::int64_t n,
+                        float* positive, float* negative);
   void (*weights_double)(const double* pred, const double* mask, const double* scale,
                          std::int64_t n, double* positive, double* negative);
 

@@ -28,8 +28,7 @@ template <class MakeWorker>
 void parallel_for(std::int64_t tasks, std::int64_t cost, MakeWorker make_worker) {
   constexpr std::int64_t worthwhile = 1 << 14;  // elements per thread that outweigh waking it
   const std::int64_t useful = std::max<std::int64_t>(1, tasks * cost / worthwhile);
-  const int threads =
-      static_cast<int>(std::min<std::int64_t>({max_threads(), tasks, useful}));
+  const int threads = static_cast<int>(std::min<std::int64_t>({max_threads(), tasks, useful}));
   std::atomic<std::int64_t> next{0};
   // Neighbouring tasks go to one thread, which finds their memory prefetched; helpings shrink
   // towards the end, so that threads finish together.
@@ -37,8 +36,7 @@ void parallel_for(std::int64_t tasks, std::int64_t cost, MakeWorker make_worker)
     first = next.load(std::memory_order_relaxed);
     do {
       last = std::min(tasks, first + std::max<std::int64_t>(1, (tasks - first) / (4 * threads)));
-    } while (first < tasks &&
-             !next.compare_exchange_weak(first, last, std::memory_order_relaxed));
+    } while (first < tasks && !next.compare_exchange_weak(first, last, std::memory_order_relaxed));
     return first < tasks;
   };
   std::exception_ptr failure;

@@ -34,8 +34,7 @@ inline int extent_slot(int axis, int rank) {
 inline Extent spatial_extent(const TensorView& view) {
   Extent extent;
   const int rank = view.rank - 2;
-  for (int axis = 0; axis < rank; ++axis)
-    extent.n[extent_slot(axis, rank)] = view.shape[2 + axis];
+  for (int axis = 0; axis < rank; ++axis) extent.n[extent_slot(axis, rank)] = view.shape[2 + axis];
   return extent;
 }
 

@@ -74,17 +74,15 @@ template <class T>
 class TileReader {
  public:
   TileReader(const Problem<T>& problem, std::int64_t most_channels)
-      : problem_(problem),
-        rows_(most_channels),
-        scratch_(make_buffer<T>(most_channels * pitch)) {}
+      : problem_(problem), rows_(most_channels), scratch_(make_buffer<T>(most_channels * pitch)) {}
 
   // [count] rows of n <= feature_piece() voxels from `first` on.
   const T* const* read(std::int64_t image, std::int64_t channel, std::int64_t count,
                        std::int64_t first, std::int64_t n) {
     if (problem_.rows_of_t) {
       const TensorView& f = problem_.features;
-      const T* row = static_cast<const T*>(f.data) + image * f.strides[0] +
-                     channel * f.strides[1] + first;
+      const T* row =
+          static_cast<const T*>(f.data) + image * f.strides[0] + channel * f.strides[1] + first;
       for (std::int64_t i = 0; i < count; ++i) rows_[i] = row + i * f.strides[1];
     } else if (problem_.channels_last) {
       read_tile(plane_of(problem_.features, image, channel), count, first, n);

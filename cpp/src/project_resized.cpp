@@ -1,8 +1,10 @@
 // Resizing commutes with projecting: project at feature size, then resize one map per group. The
-// map streams through two slices at a time and is never stored.
+// map streams through two slices at a time and is never stored. A unit that is only counted is its
+// own map: resized once, compared with the threshold of every target.
 #include "parallel.hpp"
 #include "project.hpp"
 #include "taps.hpp"
+#include "units.hpp"
 
 namespace protoseg {
 namespace {
@@ -18,9 +20,11 @@ class SliceResizer {
         taps_(taps),
         sink_(sink),
         projector_(problem, boundaries),
+        unit_(problem.group_channels == 1 && sink.counts() ? problem.targets : 0),
+        maps_(unit_.empty() ? problem.targets : 1),
         slice_voxels_(problem.from.n[1] * problem.from.n[2]),
-        slice_(make_buffer<double>(2 * problem.targets * slice_voxels_)),
-        blended_(make_buffer<double>(problem.targets * slice_voxels_)),
+        slice_(make_buffer<double>(2 * maps_ * slice_voxels_)),
+        blended_(make_buffer<double>(maps_ * slice_voxels_)),
         row_(make_buffer<double>(problem.from.n[2])),
         out_(make_buffer<double>(problem.guide.extent.n[2])) {
     if (!sink.needs_square()) return;
@@ -33,34 +37,56 @@ class SliceResizer {
                   Tally* tallies) {
     const Extent& to = problem_.guide.extent;
     held_[0] = held_[1] = -1;
+    for (std::size_t target = 0; target < unit_.size(); ++target)
+      unit_[target] = unit_threshold<double>(
+          boundaries_.weight[(image * problem_.targets + target) * problem_.channels + group],
+          boundary(image, group, target));
     for (std::int64_t o = begin; o < end; ++o) {
       blend_slices(image, group, o);
       for (std::int64_t j = 0; j < to.n[1]; ++j) {
         if (square_) square_row(image, group, o, j);
-        for (std::int64_t target = 0; target < problem_.targets; ++target) {
-          const double* blended = blended_.get() + target * slice_voxels_;
+        for (std::int64_t map = 0; map < maps_; ++map) {
+          const double* blended = blended_.get() + map * slice_voxels_;
           resize_row(blended + taps_[1].lower[j] * problem_.from.n[2],
                      blended + taps_[1].upper[j] * problem_.from.n[2], taps_[1].weight[j],
                      out_.get());
-          const std::int64_t at =
-              (image * problem_.groups + group) * problem_.targets + target;
-          sink_.take({image, group, target, (o * to.n[1] + j) * to.n[2], to.n[2]}, out_.get(),
-                     square_.get(), boundaries_.boundary[at], &tallies[target]);
+          const std::int64_t first = (o * to.n[1] + j) * to.n[2];
+          if (unit_.empty())
+            sink_.take({image, group, map, first, to.n[2]}, out_.get(), square_.get(),
+                       boundary(image, group, map), &tallies[map]);
+          else
+            count_row(image, first, tallies);
         }
       }
     }
   }
 
  private:
+  const Boundary& boundary(std::int64_t image, std::int64_t group, std::int64_t target) const {
+    return boundaries_.boundary[(image * problem_.groups + group) * problem_.targets + target];
+  }
+
+  // One row of a unit, against every target's threshold.
+  void count_row(std::int64_t image, std::int64_t first, Tally* tallies) const {
+    for (std::size_t target = 0; target < unit_.size(); ++target)
+      if (unit_[target].anything)
+        count(problem_.kernels, unit_[target], out_.get(), problem_.guide.extent.n[2],
+              problem_.guide.reference(image, target), first, &tallies[target]);
+  }
+
   // Neighbouring slices have different parities, so each keeps its place while it is needed.
   double* slice(std::int64_t image, std::int64_t group, std::int64_t k) {
-    double* slot = slice_.get() + (k % 2) * problem_.targets * slice_voxels_;
+    double* slot = slice_.get() + (k % 2) * maps_ * slice_voxels_;
     if (held_[k % 2] == k) return slot;
     held_[k % 2] = k;
+    const std::int64_t first = k * slice_voxels_;
+    if (!unit_.empty()) {
+      read(problem_.kernels, plane_of(problem_.features, image, group), first, slice_voxels_, slot);
+      return slot;
+    }
     for (std::int64_t done = 0; done < slice_voxels_; done += block_voxels)
-      projector_(image, group, k * slice_voxels_ + done,
-                 std::min(block_voxels, slice_voxels_ - done), slot + done, slice_voxels_,
-                 nullptr);
+      projector_(image, group, first + done, std::min(block_voxels, slice_voxels_ - done),
+                 slot + done, slice_voxels_, nullptr);
     return slot;
   }
 
@@ -68,7 +94,7 @@ class SliceResizer {
     const std::int64_t lower = taps_[0].lower[o], upper = taps_[0].upper[o];
     const double* a = slice(image, group, lower);
     const double* b = slice(image, group, upper);
-    problem_.kernels.blend(a, b, taps_[0].weight[o], problem_.targets * slice_voxels_,
+    problem_.kernels.blend(a, b, taps_[0].weight[o], maps_ * slice_voxels_,
                            blended_.get());
   }
 
@@ -86,8 +112,7 @@ class SliceResizer {
     const std::int64_t slices[2] = {taps_[0].lower[o], taps_[0].upper[o]};
     const std::int64_t rows[2] = {taps_[1].lower[j], taps_[1].upper[j]};
     for (std::int64_t c = 0; c < problem_.group_channels; ++c) {
-      const Plane plane =
-          plane_of(problem_.features, image, group * problem_.group_channels + c);
+      const Plane plane = plane_of(problem_.features, image, group * problem_.group_channels + c);
       for (int y = 0; y < 2; ++y) {
         double* blended = corner_.get() + y * length;
         double* other = corner_.get() + (2 + y) * length;
@@ -108,10 +133,12 @@ class SliceResizer {
   const AxisTaps* taps_;
   Sink& sink_;
   Projector<T> projector_;
+  std::vector<UnitThreshold<double>> unit_;  // [T] if a unit is counted, else empty
+  std::int64_t maps_;                        // resized side by side
   std::int64_t slice_voxels_;
   std::int64_t held_[2] = {-1, -1};
-  Buffer<double> slice_;    // [2, T, slice]
-  Buffer<double> blended_;  // [T, slice]
+  Buffer<double> slice_;    // [2, maps, slice]
+  Buffer<double> blended_;  // [maps, slice]
   Buffer<double> row_, out_, corner_, value_, square_;
 };
 
@@ -130,12 +157,12 @@ std::vector<Tally> project_resized(const Problem<T>& problem, const Boundaries& 
       std::min<std::int64_t>(to.n[0], planes >= 4 * max_threads() ? 1 : 4 * max_threads());
   std::vector<Tally> tallies(planes * parts * targets, Tally{0, 0});
   parallel_for(planes * parts, to.voxels() * targets / parts + 1, [&] {
-    return [&, resizer = SliceResizer<T>(problem, boundaries, taps, sink)](
-               std::int64_t task) mutable {
-      const std::int64_t plane = task / parts, part = task % parts;
-      resizer(plane / problem.groups, plane % problem.groups, to.n[0] * part / parts,
-              to.n[0] * (part + 1) / parts, &tallies[task * targets]);
-    };
+    return
+        [&, resizer = SliceResizer<T>(problem, boundaries, taps, sink)](std::int64_t task) mutable {
+          const std::int64_t plane = task / parts, part = task % parts;
+          resizer(plane / problem.groups, plane % problem.groups, to.n[0] * part / parts,
+                  to.n[0] * (part + 1) / parts, &tallies[task * targets]);
+        };
   });
   return merge_tallies(tallies, parts, targets);
 }

@@ -22,6 +22,7 @@ class Sink {
   virtual void take(const Row& row, const double* projection, const double* square,
                     const Boundary& boundary, Tally* tally) = 0;
   virtual bool needs_square() const { return false; }
+  virtual bool counts() const { return false; }
 };
 
 class CountSink final : public Sink {
@@ -33,6 +34,7 @@ class CountSink final : public Sink {
       kernels_.count_above_double(projection, boundary.threshold, row.n,
                                   guide_.reference(row.image, row.target), row.first, tally);
   }
+  bool counts() const override { return true; }
 
  private:
   const Kernels& kernels_;
@@ -91,8 +93,8 @@ class ProbabilitySink final : public Sink {
     }
     for (std::int64_t i = 0; i < row.n; ++i) {
       const double squared_norm = square != nullptr ? square[i] : 0.0;
-      out[i] = static_cast<Out>(
-          probability_of(margin(projection[i], squared_norm, metric_, boundary)));
+      out[i] =
+          static_cast<Out>(probability_of(margin(projection[i], squared_norm, metric_, boundary)));
     }
   }
 

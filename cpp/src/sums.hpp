@@ -174,8 +174,8 @@ Boundaries make_boundaries(const Problem<T>& problem,
   for (std::int64_t image = 0; image < problem.images; ++image)
     for (std::int64_t group = 0; group < problem.groups; ++group)
       for (std::int64_t target = 0; target < problem.targets; ++target) {
-        const std::int64_t at = (image * problem.targets + target) * problem.channels +
-                                group * problem.group_channels;
+        const std::int64_t at =
+            (image * problem.targets + target) * problem.channels + group * problem.group_channels;
         result.boundary[(image * problem.groups + group) * problem.targets + target] =
             group_boundary(&prototypes[at], problem.group_channels, problem.options.metric,
                            problem.options.temperature, &result.weight[at]);

@@ -73,8 +73,8 @@ void count_split(const Problem<T>& problem, UnitCounts<T>& result) {
     const std::int64_t target = i % targets, channel = i / targets % channels;
     const std::int64_t image = i / targets / channels;
     result.boundary[i] = boundaries.boundary[i];
-    unit[i] = unit_threshold<T>(
-        boundaries.weight[(image * targets + target) * channels + channel], result.boundary[i]);
+    unit[i] = unit_threshold<T>(boundaries.weight[(image * targets + target) * channels + channel],
+                                result.boundary[i]);
   }
   std::vector<Tally> tallies(result.tally.size() * segments, Tally{0, 0});
   const std::int64_t cost = std::min(problem.voxels, segment_voxels) * problem.tile;

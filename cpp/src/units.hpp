@@ -46,7 +46,8 @@ inline void count(const Kernels& kernels, const UnitThreshold<double>& unit, con
 template <class T>
 class TileCounts {
  public:
-  explicit TileCounts(const Problem<T>& problem) : problem_(problem), tile_(problem, problem.tile) {}
+  explicit TileCounts(const Problem<T>& problem)
+      : problem_(problem), tile_(problem, problem.tile) {}
 
   // unit [count, T]; tally [count, T] is added to.
   void operator()(std::int64_t image, std::int64_t channel, std::int64_t count_channels,

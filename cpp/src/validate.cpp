@@ -25,8 +25,8 @@ std::string number(double x) {
 // Rank, emptiness and index arithmetic, which hold for every array.
 void check_array(const std::string& name, const std::string& layout, const TensorView& view) {
   if (view.rank < 3 || view.rank > max_rank)
-    value_error(name + " must have 3 to 5 axes " + layout + " with 1 to 3 spatial axes, got shape " +
-                shape_text(view) + ".");
+    value_error(name + " must have 3 to 5 axes " + layout +
+                " with 1 to 3 spatial axes, got shape " + shape_text(view) + ".");
   std::int64_t elements = 1;
   for (int axis = 0; axis < view.rank; ++axis) {
     if (view.shape[axis] <= 0)
@@ -88,7 +88,8 @@ void validate_guide(const TensorView& pred, const TensorView* target, const Tens
   check_array("pred", "(N, T, *size)", pred);
   if (!is_floating(pred.dtype))
     type_error("pred must hold probabilities in a floating dtype (float16, bfloat16, float32 or "
-               "float64), got " + dtype_name(pred.dtype) +
+               "float64), got " +
+               dtype_name(pred.dtype) +
                "; convert a hard segmentation with .astype or .float() first.");
   if (target != nullptr) {
     check_array("target", "(N, T, *size)", *target);
@@ -111,7 +112,8 @@ void validate_features(const TensorView& features, const GuideState& guide,
                dtype_name(features.dtype) + "; convert them to float32 first.");
   if (features.rank != pred.rank)
     value_error("features and pred must have the same number of spatial axes, got features of "
-                "shape " + shape_text(features) + " and pred of shape " + shape_text(pred) + ".");
+                "shape " +
+                shape_text(features) + " and pred of shape " + shape_text(pred) + ".");
   if (features.shape[0] != guide.images)
     value_error("features and pred must hold the same number of images N, got features of shape " +
                 shape_text(features) + " and pred of shape " + shape_text(pred) + ".");
@@ -122,8 +124,8 @@ void validate_features(const TensorView& features, const GuideState& guide,
                 std::to_string(channels) + " or \"unit\" for each alone), got " +
                 std::to_string(options.groups) + ".");
   if (!(options.temperature > 0.0) || !std::isfinite(options.temperature))
-    value_error("temperature must be a positive finite number, got " +
-                number(options.temperature) + ".");
+    value_error("temperature must be a positive finite number, got " + number(options.temperature) +
+                ".");
   if (options.metric == Metric::euclidean && options.temperature != 1.0)
     value_error("temperature scales the cosine margin only; the euclidean margin has none, so "
                 "leave temperature at 1 or choose metric=\"cosine\".");

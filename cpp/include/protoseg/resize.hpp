@@ -32,8 +32,7 @@ struct Tap {
   if (n_in == n_out) return {output, output, 0.0};
   if (interpolation == Interpolation::nearest) {
     // floor(output n_in / n_out) without overflowing: whole and fractional part of n_in / n_out.
-    const std::int64_t source =
-        output * (n_in / n_out) + output * (n_in % n_out) / n_out;
+    const std::int64_t source = output * (n_in / n_out) + output * (n_in % n_out) / n_out;
     return {source, source, 0.0};
   }
   double position;
