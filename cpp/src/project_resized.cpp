@@ -94,8 +94,7 @@ class SliceResizer {
     const std::int64_t lower = taps_[0].lower[o], upper = taps_[0].upper[o];
     const double* a = slice(image, group, lower);
     const double* b = slice(image, group, upper);
-    problem_.kernels.blend(a, b, taps_[0].weight[o], maps_ * slice_voxels_,
-                           blended_.get());
+    problem_.kernels.blend(a, b, taps_[0].weight[o], maps_ * slice_voxels_, blended_.get());
   }
 
   // Two feature rows -> one output row.
