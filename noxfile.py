@@ -1,0 +1,111 @@
+"""The commands of this project, for people (`nox -s quick`) and for CI (`nox --no-venv -s lint`).
+
+Arguments after `--` go to the command: `nox -s tests -- -k resized`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "types", "quick"]
+
+EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
+CPP_SOURCES = ["cpp", "cuda", "tests/cpp"]
+CPP_SUFFIXES = {".cpp", ".hpp", ".cu", ".cuh"}
+# Tests that drive every kernel with NumPy input; the others mostly test torch under a sanitizer.
+SANITIZED_TESTS = [
+    f"tests/test_{name}.py" for name in ("scores", "degenerate", "inputs", "laws", "reproducible")
+]
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install into the session's environment; with --no-venv, what is there is used."""
+    if session.venv_backend != "none":
+        session.install(*requirements)
+
+
+def tools(*names: str) -> list[str]:
+    """Return the requirements of the dev extra that begin with one of the names."""
+    return [requirement for requirement in EXTRAS["dev"] if requirement.startswith(names)]
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run all tests."""
+    install(session, ".[test]")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """Run the tests that take a few seconds at most."""
+    install(session, ".[test]")
+    session.run("pytest", "-m", "not slow", *session.posargs, env={"HYPOTHESIS_PROFILE": "quick"})
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style and format of Python and C++."""
+    install(session, *tools("ruff", "clang-format"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    files = (path for folder in CPP_SOURCES for path in Path(folder).rglob("*"))
+    cpp = sorted(str(path) for path in files if path.suffix in CPP_SUFFIXES)
+    session.run("clang-format", "--dry-run", "--Werror", *cpp)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check the types of the package."""
+    install(session, ".[demo]", *tools("mypy"))
+    session.run("mypy", *session.posargs)
+
+
+@nox.session
+def sanitizers(session: nox.Session) -> None:
+    """Run the C++ test under ASan+UBSan and TSan, and Python tests under ASan+UBSan."""
+    install(session, ".[dev]")
+    for preset in ("asan", "tsan"):
+        session.run("cmake", "--preset", preset)
+        session.run("cmake", "--build", "--preset", preset)
+        session.run("ctest", "--preset", preset)
+    with tempfile.TemporaryDirectory() as folder:
+        session.run(
+            *("python", "-m", "pip", "install", "--quiet", ".", "--target", folder),
+            *("--no-deps", "--no-build-isolation"),
+            "--config-settings=cmake.define.PROTOSEG_SANITIZE=address,undefined",
+        )
+        # Python itself is not instrumented: the runtimes must come first, and what the
+        # interpreter keeps until it exits is no leak.
+        runtimes = [runtime("libasan.so"), runtime("libstdc++.so")]
+        environment = {
+            "PYTHONPATH": folder,
+            "LD_PRELOAD": " ".join(runtimes),
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "HYPOTHESIS_PROFILE": "quick",
+        }
+        loaded = f"from protoseg_fast import _core; assert _core.__file__.startswith({folder!r})"
+        session.run("python", "-c", loaded, env=environment)
+        chosen = session.posargs or ["-m", "not slow", *SANITIZED_TESTS]
+        session.run("pytest", "-p", "no:cacheprovider", *chosen, env=environment)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Measure the speed against PyTorch; prints a table."""
+    install(session, ".[demo]")
+    session.run("python", "benchmarks/bench.py", *session.posargs)
+
+
+def runtime(name: str) -> str:
+    """Return the path of one of the compiler's runtime libraries."""
+    compiler = os.environ.get("CXX") or shutil.which("g++") or "c++"
+    command = [compiler, f"-print-file-name={name}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
