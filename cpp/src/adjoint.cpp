@@ -9,7 +9,11 @@
 namespace protoseg {
 namespace {
 
-// Adds U^T of one output slice (rows along the last two axes) to positive and negative.
+// U^T of the weights, for a range of feature slices. One per thread.
+//
+// Axes are reduced one after the other, the last one last: rows are added whole, and only what is
+// left is small. Each feature slice adds up the output slices that read it in their order, whoever
+// computes it, so that the bits do not depend on how slices are dealt out to threads.
 class SliceAdjoint {
  public:
   SliceAdjoint(const Kernels& kernels, const GuideState& guide, const AxisTaps taps[3],
@@ -18,81 +22,101 @@ class SliceAdjoint {
         guide_(guide),
         taps_(taps),
         from_(from),
-        pred_(make_buffer<double>(guide.extent.n[2])),
-        mask_(make_buffer<double>(guide.extent.n[2])),
-        negative_(make_buffer<double>(guide.extent.n[2])),
-        row_(make_buffer<double>(2 * from.n[2])) {}
+        row_(guide.extent.n[2]),
+        slice_(from.n[1] * row_),
+        mask_(make_buffer<double>(row_)),
+        weights_(make_buffer<double>(2 * row_)),
+        reduced_(make_buffer<double>(2 * slice_)) {}
 
-  void add(std::int64_t image, std::int64_t target, std::int64_t slice, double share,
-           double* positive, double* negative) {
-    const Extent& to = guide_.extent;
-    const double one[2] = {share, share};
-    double* rows[2] = {row_.get(), row_.get() + from_.n[2]};
-    double* sums[2] = {positive, negative};
-    for (std::int64_t j = 0; j < to.n[1]; ++j) {
-      const std::int64_t first = (slice * to.n[1] + j) * to.n[2];
-      guide_.read_pred(kernels_, image, target, first, to.n[2], pred_.get());
-      const double* mask = guide_.read_mask(kernels_, image, first, to.n[2], mask_.get());
-      kernels_.weights_double(pred_.get(), mask, one, to.n[2], pred_.get(), negative_.get());
-      const double* values[2] = {pred_.get(), negative_.get()};
+  // positive, negative [to - begin, from.y, from.x] of feature slices [begin, to).
+  void operator()(std::int64_t image, std::int64_t target, std::int64_t begin, std::int64_t end,
+                  double* positive, double* negative) {
+    const std::vector<double>& weight = taps_[0].weight;
+    const auto &lower = taps_[0].lower, &upper = taps_[0].upper;
+    sums_.assign(2 * (end - begin) * slice_, 0.0);
+    unused_.resize(slice_);
+    const auto first = std::lower_bound(upper.begin(), upper.end(), begin) - upper.begin();
+    const auto last = std::upper_bound(lower.begin(), lower.end(), end - 1) - lower.begin();
+    for (std::int64_t o = first; o < last; ++o) {
+      reduce_rows(image, target, o);
       for (int side = 0; side < 2; ++side) {
-        row_adjoint(values[side], rows[side]);
-        const AxisTaps& taps = taps_[1];
-        double* lower = sums[side] + taps.lower[j] * from_.n[2];
-        double* upper = sums[side] + taps.upper[j] * from_.n[2];
-        const double weight = taps.weight[j];
-        for (std::int64_t i = 0; i < from_.n[2]; ++i) {
-          lower[i] += (1.0 - weight) * rows[side][i];
-          upper[i] += weight * rows[side][i];
-        }
+        double* sums = sums_.data() + side * (end - begin) * slice_;
+        const auto at = [&](std::int64_t k) {
+          return k >= begin && k < end ? sums + (k - begin) * slice_ : unused_.data();
+        };
+        kernels_.spread(reduced_.get() + side * slice_, 1.0 - weight[o], weight[o], slice_,
+                        at(lower[o]), at(upper[o]));
+      }
+    }
+    for (int side = 0; side < 2; ++side)
+      reduce_columns(sums_.data() + side * (end - begin) * slice_, (end - begin) * from_.n[1],
+                     side == 0 ? positive : negative);
+  }
+
+ private:
+  // Both weights of an output slice, reduced along y.
+  void reduce_rows(std::int64_t image, std::int64_t target, std::int64_t slice) {
+    const double one[2] = {1.0, 1.0};
+    const AxisTaps& taps = taps_[1];
+    const std::int64_t rows = guide_.extent.n[1];
+    const bool whole = rows == 1 && from_.n[1] == 1;
+    if (!whole) std::fill_n(reduced_.get(), 2 * slice_, 0.0);
+    for (std::int64_t j = 0; j < rows; ++j) {
+      double* out[2] = {whole ? reduced_.get() : weights_.get(),
+                        whole ? reduced_.get() + slice_ : weights_.get() + row_};
+      const std::int64_t first = (slice * rows + j) * row_;
+      guide_.read_pred(kernels_, image, target, first, row_, out[0]);
+      const double* mask = guide_.read_mask(kernels_, image, first, row_, mask_.get());
+      kernels_.weights_double(out[0], mask, one, row_, out[0], out[1]);
+      for (int side = 0; side < 2 && !whole; ++side) {
+        double* sums = reduced_.get() + side * slice_;
+        kernels_.spread(out[side], 1.0 - taps.weight[j], taps.weight[j], row_,
+                        sums + taps.lower[j] * row_, sums + taps.upper[j] * row_);
       }
     }
   }
 
- private:
-  void row_adjoint(const double* values, double* row) const {
+  // rows [rows, to.x] -> out [rows, from.x]
+  void reduce_columns(const double* values, std::int64_t rows, double* out) const {
     const AxisTaps& taps = taps_[2];
-    std::fill_n(row, from_.n[2], 0.0);
-    for (std::int64_t i = 0; i < guide_.extent.n[2]; ++i) {
-      row[taps.lower[i]] += (1.0 - taps.weight[i]) * values[i];
-      row[taps.upper[i]] += taps.weight[i] * values[i];
-    }
+    std::fill_n(out, rows * from_.n[2], 0.0);
+    for (std::int64_t row = 0; row < rows; ++row, values += row_, out += from_.n[2])
+      for (std::int64_t i = 0; i < row_; ++i) {
+        out[taps.lower[i]] += (1.0 - taps.weight[i]) * values[i];
+        out[taps.upper[i]] += taps.weight[i] * values[i];
+      }
   }
 
   const Kernels& kernels_;
   const GuideState& guide_;
   const AxisTaps* taps_;
-  Extent from_;
-  Buffer<double> pred_, mask_, negative_, row_;
+  const Extent from_;
+  const std::int64_t row_;    // outputs of a row
+  const std::int64_t slice_;  // of a slice reduced along y: [from.y, to.x]
+  Buffer<double> mask_, weights_, reduced_;
+  std::vector<double> sums_;    // [2, slices, slice]
+  std::vector<double> unused_;  // [slice]: what belongs to slices of other ranges
 };
 
 }  // namespace
 
 void adjoint_weights(const Kernels& kernels, const GuideState& guide, const Resize& resize,
                      std::int64_t image, std::int64_t target, double* positive, double* negative) {
-  const Extent& to = guide.extent;
   const Extent& from = resize.from;
   AxisTaps taps[3];
-  for (int slot = 0; slot < 3; ++slot) taps[slot] = axis_taps(resize, to, slot);
+  for (int slot = 0; slot < 3; ++slot) taps[slot] = axis_taps(resize, guide.extent, slot);
   const std::int64_t slice_voxels = from.n[1] * from.n[2];
-  const std::int64_t cost = 4 * to.voxels() / from.n[0];
-  // Each feature slice gathers from the output slices that read it: nobody else writes to it, and
-  // it adds up in their order whatever the number of threads.
-  parallel_for(from.n[0], cost, [&] {
-    return [&, slice_adjoint = SliceAdjoint(kernels, guide, taps, from)](std::int64_t k) mutable {
-      double* sums[2] = {positive + k * slice_voxels, negative + k * slice_voxels};
-      std::fill_n(sums[0], slice_voxels, 0.0);
-      std::fill_n(sums[1], slice_voxels, 0.0);
-      const auto& upper = taps[0].upper;
-      const auto& lower = taps[0].lower;
-      const auto begin = std::lower_bound(upper.begin(), upper.end(), k) - upper.begin();
-      const auto end = std::upper_bound(lower.begin(), lower.end(), k) - lower.begin();
-      for (std::int64_t slice = begin; slice < end; ++slice) {
-        const double weight = taps[0].weight[slice];
-        const double share =
-            (lower[slice] == k ? 1.0 - weight : 0.0) + (upper[slice] == k ? weight : 0.0);
-        if (share > 0.0) slice_adjoint.add(image, target, slice, share, sums[0], sums[1]);
-      }
+  // Ranges read the output slices at their ends twice: long ones, but not past the cache.
+  const std::int64_t slice_bytes = 16 * from.n[1] * guide.extent.n[2];
+  const std::int64_t longest = std::max<std::int64_t>(1, (std::int64_t{1} << 20) / slice_bytes);
+  const std::int64_t dealt = (from.n[0] + 2 * max_threads() - 1) / (2 * max_threads());
+  const std::int64_t length = std::min(longest, dealt);
+  const std::int64_t tasks = (from.n[0] + length - 1) / length;
+  parallel_for(tasks, 4 * guide.extent.voxels() / tasks + 1, [&] {
+    return [&, adjoint = SliceAdjoint(kernels, guide, taps, from)](std::int64_t task) mutable {
+      const std::int64_t begin = task * length, end = std::min(from.n[0], begin + length);
+      adjoint(image, target, begin, end, positive + begin * slice_voxels,
+              negative + begin * slice_voxels);
     };
   });
 }

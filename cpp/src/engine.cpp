@@ -1,6 +1,8 @@
 // The public functions: validate, choose float or double, project into the right sink.
 #include "protoseg/engine.hpp"
 
+#include "count_resized.hpp"
+#include "project.hpp"
 #include "units.hpp"
 
 namespace protoseg {
@@ -17,9 +19,18 @@ void with_problem(const Guide& guide, const TensorView& features, const Options&
 }
 
 template <class T>
-std::vector<Tally> project(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink) {
-  return problem.same_size ? project_same_size(problem, boundaries, sink)
-                           : project_resized(problem, boundaries, sink);
+void project(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink) {
+  if (problem.same_size)
+    project_same_size(problem, boundaries, sink);
+  else
+    project_resized(problem, boundaries, sink);
+}
+
+template <class T>
+std::vector<Tally> count(const Problem<T>& problem, const Boundaries& boundaries) {
+  if (!problem.same_size) return count_resized(problem, boundaries);
+  CountSink sink(problem.kernels, problem.guide);
+  return project_same_size(problem, boundaries, sink);
 }
 
 template <class T>
@@ -75,8 +86,7 @@ void sa_counts(const Guide& guide, const TensorView& features, const Options& op
       write_counts(problem, units.tally, units.boundary, counts);
     } else {
       const Boundaries boundaries = make_boundaries(problem, channel_prototypes(problem));
-      CountSink sink(problem.kernels, problem.guide);
-      write_counts(problem, project(problem, boundaries, sink), boundaries.boundary, counts);
+      write_counts(problem, count(problem, boundaries), boundaries.boundary, counts);
     }
   });
 }

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "cells.hpp"
 #include "dispatch.hpp"
 #include "parallel.hpp"
 #include "validate.hpp"
@@ -193,7 +194,15 @@ std::int64_t GuideState::bytes() const {
   const std::lock_guard<std::mutex> lock(mutex);
   for (const auto& entry : float_weights) total += entry.second->bytes;
   for (const auto& entry : double_weights) total += entry.second->bytes;
+  for (const auto& entry : resized_cells) total += entry.second->bytes();
   return total;
+}
+
+std::shared_ptr<const Cells> GuideState::cells(const Resize& resize) const {
+  const std::lock_guard<std::mutex> lock(mutex);
+  std::shared_ptr<const Cells>& kept = resized_cells[resize];
+  if (!kept) kept = std::make_shared<const Cells>(*this, resize);
+  return kept;
 }
 
 Guide::Guide(const TensorView& pred, const TensorView* target, const TensorView* mask,

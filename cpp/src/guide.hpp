@@ -48,6 +48,8 @@ struct Resize {
   }
 };
 
+struct Cells;
+
 struct GuideState {
   TensorView pred, mask;  // borrowed
   bool has_mask = false;
@@ -72,6 +74,9 @@ struct GuideState {
   template <class T>
   std::shared_ptr<const Weights<T>> weights(const Kernels& kernels, const Resize& resize) const;
 
+  // What counting at a feature size needs, prepared once and kept.
+  std::shared_ptr<const Cells> cells(const Resize& resize) const;
+
   std::int64_t bytes() const;
 
   // The pred (binarized) or mask of voxels [first, first + n) in double.
@@ -83,6 +88,7 @@ struct GuideState {
   mutable std::mutex mutex;
   mutable std::map<Resize, std::shared_ptr<const Weights<float>>> float_weights;
   mutable std::map<Resize, std::shared_ptr<const Weights<double>>> double_weights;
+  mutable std::map<Resize, std::shared_ptr<const Cells>> resized_cells;
 };
 
 // Pointers to the weights of a block, wherever they come from. One per thread.
@@ -92,10 +98,9 @@ class WeightReader {
   WeightReader(const Kernels& kernels, const GuideState& guide, const Weights<T>& weights,
                std::int64_t feature_voxels);
   // [n] positive and negative weights of voxels [first, first + n); n <= block_voxels if they are
-  // computed. A null negative stands for 1 - positive.
+  // computed.
   void read(std::int64_t image, std::int64_t target, std::int64_t first, std::int64_t n);
-  const T* positive = nullptr;
-  const T* negative = nullptr;
+  WeightRows<T> rows{};
 
  private:
   const Kernels& kernels_;

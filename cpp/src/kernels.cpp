@@ -9,6 +9,7 @@
 #include "lanes.hpp"
 #include "protoseg/resize.hpp"
 #include "protoseg/rule.hpp"
+#include "tiles.hpp"
 
 namespace protoseg {
 namespace {
@@ -139,33 +140,46 @@ void read_tile(DType dtype, const void* source, std::int64_t stride, std::int64_
 
 // ---- weighted sums -------------------------------------------------------------------------
 
-// Asks the second-level cache for what comes eight blocks later: the hardware's own prefetcher
-// stops at every page. Asking past the end of the array is harmless, and often fetches the start of
-// the next plane.
+// Asks the second-level cache for what will be read soon, while `lanes` elements from i on are
+// read: the hardware's own prefetcher stops at every page, and does not know the next plane. Asking
+// past the end of an array is harmless.
 template <class T>
-PROTOSEG_INLINE void prefetch_ahead(const T* f) {
+PROTOSEG_INLINE void prefetch(const Soon& soon, std::int64_t i) {
   constexpr int line = 64 / static_cast<int>(sizeof(T));
-  for (int k = 0; k < lanes; k += line) __builtin_prefetch(f + 8 * block_voxels + k, 0, 2);
+  const auto* at = static_cast<const T*>(soon.data) + (soon.half_rate ? i / 2 : i);
+  for (int k = 0; k < lanes / 2; k += line) __builtin_prefetch(at + k, 0, 2);
+  if (soon.half_rate) return;
+  for (int k = lanes / 2; k < lanes; k += line) __builtin_prefetch(at + k, 0, 2);
 }
 
-// One block. `complement`: the negative weight is 1 - the positive one, and is not read.
-template <bool complement, class T>
+// How the two weights of a voxel are given.
+enum class WeightPair {
+  both,        // two arrays
+  positive,    // w+; w- = 1 - w+ is the larger in sum
+  complement,  // the same, but w+ is the larger
+};
+
+// One block. Where w+ + w- = 1, only the smaller sum is computed, and the other is what it lacks of
+// the sum of all: so nothing small is ever a difference of large numbers.
+template <WeightPair pair, class T>
 PROTOSEG_INLINE void block_sums(const T* f, T reference, const T* positive_weight,
-                                const T* negative_weight, std::int64_t n, double* positive,
-                                double* negative) {
+                                const T* negative_weight, std::int64_t n, const Soon& soon,
+                                std::int64_t offset, double* positive, double* negative) {
   constexpr int registers = lanes / width<T>;
+  constexpr bool all = pair != WeightPair::both;
+  // p: of w+, or of the smaller weight; q: of w-, or of all voxels
   Vec<T> p[registers] = {}, q[registers] = {};
   const Vec<T> r = splat(reference), one = splat(T{1});
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    prefetch_ahead(f + i);
+    prefetch<T>(soon, offset + i);
 #pragma GCC unroll 16
     for (int k = 0; k < registers; ++k) {
       const std::int64_t at = i + k * width<T>;
       const Vec<T> d = load<Vec<T>>(f + at) - r;
       const Vec<T> w = load<Vec<T>>(positive_weight + at);
-      p[k] += d * w;
-      q[k] += d * (complement ? one - w : load<Vec<T>>(negative_weight + at));
+      p[k] += d * (pair == WeightPair::complement ? one - w : w);
+      q[k] += all ? d : d * load<Vec<T>>(negative_weight + at);
     }
   }
   T p_lane[lanes], q_lane[lanes];
@@ -175,27 +189,40 @@ PROTOSEG_INLINE void block_sums(const T* f, T reference, const T* positive_weigh
   }
   for (int lane = 0; i < n; ++i, ++lane) {
     const T d = f[i] - reference, w = positive_weight[i];
-    p_lane[lane] += d * w;
-    q_lane[lane] += d * (complement ? T{1} - w : negative_weight[i]);
+    p_lane[lane] += d * (pair == WeightPair::complement ? T{1} - w : w);
+    q_lane[lane] += all ? d : d * negative_weight[i];
   }
   for (int lane = 0; lane < lanes; ++lane) {
-    positive[lane] += static_cast<double>(p_lane[lane]);
-    negative[lane] += static_cast<double>(q_lane[lane]);
+    const double small = static_cast<double>(p_lane[lane]);
+    const double other = static_cast<double>(q_lane[lane]) - (all ? small : 0.0);
+    positive[lane] += pair == WeightPair::complement ? other : small;
+    negative[lane] += pair == WeightPair::complement ? small : other;
+  }
+}
+
+template <WeightPair pair, class T>
+PROTOSEG_INLINE void sums_of(const T* f, T reference, const T* positive_weight,
+                             const T* negative_weight, std::int64_t n, const Soon& soon,
+                             double* positive, double* negative) {
+  for (std::int64_t i = 0; i < n; i += block_voxels) {
+    const std::int64_t here = n - i < block_voxels ? n - i : block_voxels;
+    block_sums<pair>(f + i, reference, positive_weight + i, negative_weight + i, here, soon, i,
+                     positive, negative);
   }
 }
 
 template <class T>
-void sums(const T* f, T reference, const T* positive_weight, const T* negative_weight,
-          std::int64_t n, double* positive, double* negative) {
-  for (std::int64_t i = 0; i < n; i += block_voxels) {
-    const std::int64_t here = n - i < block_voxels ? n - i : block_voxels;
-    if (negative_weight == nullptr)
-      block_sums<true>(f + i, reference, positive_weight + i, negative_weight, here, positive,
-                       negative);
-    else
-      block_sums<false>(f + i, reference, positive_weight + i, negative_weight + i, here, positive,
-                        negative);
-  }
+void sums(const T* f, T reference, const WeightRows<T>& weight, std::int64_t n, const Soon& soon,
+          double* positive, double* negative) {
+  if (weight.negative != nullptr)
+    sums_of<WeightPair::both>(f, reference, weight.positive, weight.negative, n, soon, positive,
+                              negative);
+  else if (weight.mostly_positive)
+    sums_of<WeightPair::complement>(f, reference, weight.positive, weight.positive, n, soon,
+                                    positive, negative);
+  else
+    sums_of<WeightPair::positive>(f, reference, weight.positive, weight.positive, n, soon, positive,
+                                  negative);
 }
 
 // sum[lane] += w, or 1 - w, in double.
@@ -248,13 +275,25 @@ PROTOSEG_INLINE void tally_word(std::uint64_t foreground, std::uint64_t actual, 
 }
 
 // 64 decisions as bits; `above` says on which side of the threshold the foreground lies.
-template <bool above, class T>
+template <bool foreground_above, class T>
 PROTOSEG_INLINE std::uint64_t decide_word(const T* f, Vec<T> threshold) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  if constexpr (sizeof(T) == sizeof(float)) {
+    OctetMask octet[8];
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) {
+      const Octet x = load_octet(f + 8 * k);
+      octet[k] = foreground_above ? above(x, threshold) : above(threshold, x);
+    }
+    return octets_word(octet);
+  }
+#endif
   std::uint64_t bits = 0;
 #pragma GCC unroll 32
   for (int k = 0; k < word_bits / width<T>; ++k) {
     const Vec<T> x = load<Vec<T>>(f + k * width<T>);
-    bits |= (above ? greater_bits(x, threshold) : greater_bits(threshold, x)) << (k * width<T>);
+    bits |= (foreground_above ? greater_bits(x, threshold) : greater_bits(threshold, x))
+            << (k * width<T>);
   }
   return bits;
 }
@@ -266,23 +305,15 @@ PROTOSEG_INLINE std::uint64_t decide_tail(const T* f, T threshold, std::int64_t 
   return bits;
 }
 
-// `bits` (1 to 64) bits from bit `offset` on; no word past the last of them is read.
-PROTOSEG_INLINE std::uint64_t bits_at(const std::uint64_t* words, std::int64_t offset,
-                                      std::int64_t bits) {
-  const std::int64_t word = offset / word_bits;
-  const int shift = static_cast<int>(offset % word_bits);
-  std::uint64_t result = words[word] >> shift;
-  if (shift + bits > word_bits) result |= words[word + 1] << (word_bits - shift);
-  return result;
-}
-
 template <bool above, class T>
 void count(const T* f, T threshold, std::int64_t n, Reference reference, std::int64_t offset,
-           Tally* tally) {
+           const Soon& soon, Tally* tally) {
   const Vec<T> t = splat(threshold);
   Tally sum = {0, 0};
   for (std::int64_t i = 0; i < n; i += word_bits) {
     const std::int64_t here = n - i < word_bits ? n - i : word_bits;
+    prefetch<T>(soon, i);
+    prefetch<T>(soon, i + lanes);
     std::uint64_t bits = here == word_bits ? decide_word<above>(f + i, t)
                                            : decide_tail<above>(f + i, threshold, here);
     if (reference.valid != nullptr) bits &= bits_at(reference.valid, offset + i, here);
@@ -340,6 +371,23 @@ void blend(const double* a, const double* b, double weight, std::int64_t n, doub
 void sample(const double* row, const std::int64_t* lower, const std::int64_t* upper,
             const double* weight, std::int64_t n, double* out) {
   for (std::int64_t i = 0; i < n; ++i) out[i] = lerp(row[lower[i]], row[upper[i]], weight[i]);
+}
+
+void spread(const double* x, double lower_share, double upper_share, std::int64_t n, double* lower,
+            double* upper) {
+  if (lower == upper) upper_share += lower_share;
+  const DoubleVec a = splat(lower_share), b = splat(upper_share);
+  std::int64_t i = 0;
+  for (; lower != upper && i + width<double> <= n; i += width<double>) {
+    const DoubleVec v = load<DoubleVec>(x + i);
+    store(lower + i, load<DoubleVec>(lower + i) + a * v);
+    store(upper + i, load<DoubleVec>(upper + i) + b * v);
+  }
+  for (; lower != upper && i < n; ++i) {
+    lower[i] += lower_share * x[i];
+    upper[i] += upper_share * x[i];
+  }
+  for (; i < n; ++i) upper[i] += upper_share * x[i];
 }
 
 // ---- validation and packing ----------------------------------------------------------------
@@ -410,6 +458,13 @@ const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
     square<double>,
     blend,
     sample,
+    centre_float,
+    centre_double,
+    corner_bits,
+    classify,
+    resize_octets,
+    {count_tiles_of<8>(), count_tiles_of<16>(), count_tiles_of<32>(), count_tiles_of<64>()},
+    spread,
     range,
     is_binary,
     pack,

@@ -35,6 +35,56 @@ struct Reference {
   const std::uint64_t* valid;
 };
 
+// Positive and negative weights of consecutive voxels.
+template <class T>
+struct WeightRows {
+  const T* positive;
+  const T* negative;     // null: 1 - positive
+  bool mostly_positive;  // then: the positive weights of the whole image add up to more
+};
+
+// Memory to fetch while something else is read: element by element, or half as fast.
+struct Soon {
+  const void* data;
+  bool half_rate;
+};
+
+// Fixed point for a first look at resized maps: values are scaled to +-coarse_most, weights to
+// 2^15. What is too near to zero: rounding a value errs by 1/2, and each blend by 1/2 for the
+// product and up to 1 for the weight; so 2 where rows are blended once, 3.5 where slices are, too.
+constexpr float coarse_most = 16000.0f;
+constexpr std::int16_t coarse_doubt_flat = 3, coarse_doubt = 5;  // values below are doubtful
+
+// Neighbouring tiles of a resized map, between four feature rows that were resized along x:
+// corner[2 z + y], and the same in fixed point. A word holds word_bits / columns rows of a tile.
+struct TileRun {
+  const float* corner[4];
+  const float* z_weight;  // [slices]
+  const float* y_weight;  // [words, rows per word]
+  const std::int16_t* coarse[4];
+  const std::int16_t* coarse_z_weight;  // [slices]
+  const std::int16_t* coarse_y_weight;  // [words, 64]: of the row of each bit
+  const std::uint64_t* valid;           // [tiles, slices, words]
+  const std::uint64_t* actual;          // the same
+  std::int64_t tiles, slices;
+  std::int64_t words;  // per slice
+  float doubt;
+};
+
+using CountTileRun = std::int64_t (*)(const TileRun&, Tally*, std::int64_t* doubtful);
+struct CountTiles {
+  CountTileRun any;
+  CountTileRun flat;    // one slice, between two feature rows
+  CountTileRun single;  // the same, one word a tile
+};
+
+// The feature columns that each block of a line lies between, as bits of two neighbouring words.
+struct BlockCorners {
+  const std::int64_t* word;
+  const std::uint64_t *low, *high;  // bits of word[b] and of the next one
+  bool one_word;                    // word is 0 and high is 0 everywhere
+};
+
 struct Kernels {
   const char* isa;
 
@@ -49,15 +99,13 @@ struct Kernels {
                          std::int64_t channels, double* out, std::int64_t pitch);
 
   // positive[lane] += sum w+ (f - reference), negative[lane] += sum w- (f - reference) over the
-  // blocks of n voxels; positive and negative are [lanes]. A null negative_weight stands for
+  // blocks of n voxels; positive and negative are [lanes].
+  void (*sums_float)(const float* f, float reference, const WeightRows<float>&, std::int64_t n,
+                     const Soon&, double* positive, double* negative);
+  void (*sums_double)(const double* f, double reference, const WeightRows<double>&, std::int64_t n,
+                      const Soon&, double* positive, double* negative);
+  // The same of f - reference = 1: the sums of the weights. A null negative_weight stands for
   // w- = 1 - w+.
-  void (*sums_float)(const float* f, float reference, const float* positive_weight,
-                     const float* negative_weight, std::int64_t n, double* positive,
-                     double* negative);
-  void (*sums_double)(const double* f, double reference, const double* positive_weight,
-                      const double* negative_weight, std::int64_t n, double* positive,
-                      double* negative);
-  // The same of f - reference = 1: the sums of the weights.
   void (*totals_float)(const float* positive_weight, const float* negative_weight, std::int64_t n,
                        double* positive, double* negative);
   void (*totals_double)(const double* positive_weight, const double* negative_weight,
@@ -72,13 +120,13 @@ struct Kernels {
   // tp and predicted of the map f > threshold (above) or f < threshold (below); voxel 0 is bit
   // `offset` of the packed words.
   void (*count_above_float)(const float* f, float threshold, std::int64_t n, Reference,
-                            std::int64_t offset, Tally*);
+                            std::int64_t offset, const Soon&, Tally*);
   void (*count_below_float)(const float* f, float threshold, std::int64_t n, Reference,
-                            std::int64_t offset, Tally*);
+                            std::int64_t offset, const Soon&, Tally*);
   void (*count_above_double)(const double* f, double threshold, std::int64_t n, Reference,
-                             std::int64_t offset, Tally*);
+                             std::int64_t offset, const Soon&, Tally*);
   void (*count_below_double)(const double* f, double threshold, std::int64_t n, Reference,
-                             std::int64_t offset, Tally*);
+                             std::int64_t offset, const Soon&, Tally*);
   void (*decide)(const double* projection, double threshold, std::int64_t n, std::uint8_t* map);
 
   // projection[v] += weight[0] f[0][v] + ... in the order of the channels; square[v] += f^2.
@@ -97,11 +145,44 @@ struct Kernels {
   void (*sample)(const double* row, const std::int64_t* lower, const std::int64_t* upper,
                  const double* weight, std::int64_t n, double* out);
 
+  // Counting a resized map: see tiles.hpp.
+  void (*centre_float)(const float* f, double threshold, float side, std::int64_t rows,
+                       std::int64_t n, float* centred, float* largest);
+  void (*centre_double)(const double* f, double threshold, float side, std::int64_t rows,
+                        std::int64_t n, float* centred, float* largest);
+  void (*corner_bits)(const float* x, const float* doubt, std::int64_t rows, std::int64_t n,
+                      std::uint64_t* above, std::uint64_t* possible);
+  void (*classify)(const std::uint64_t* all, const std::uint64_t* any, const BlockCorners&,
+                   std::int64_t first, std::int64_t blocks, std::uint64_t* full,
+                   std::uint64_t* open);
+  void (*resize_octets)(const float* row, const std::int64_t* first, const std::int32_t* index,
+                        const float* weight, float scale, std::int64_t octets, float* out,
+                        std::int16_t* coarse);
+  CountTiles count_tiles[4];  // by the columns of a tile: 8, 16, 32 or 64
+  // The adjoint of a tap: lower += lower_share x, upper += upper_share x.
+  void (*spread)(const double* x, double lower_share, double upper_share, std::int64_t n,
+                 double* lower, double* upper);
+
   // Validation and packing.
   void (*range)(const double* x, std::int64_t n, Range*);
   bool (*is_binary)(const double* x, std::int64_t n);
   void (*pack)(const double* x, double threshold, std::int64_t n, std::uint64_t* words);
 };
+
+// `bits` (1 to 64) bits from bit `offset` on, and whatever follows them in their words; no word
+// past the last of them is read.
+[[maybe_unused]] PROTOSEG_INLINE std::uint64_t bits_at(const std::uint64_t* words,
+                                                       std::int64_t offset, std::int64_t bits) {
+  const std::int64_t word = offset / word_bits;
+  const int shift = static_cast<int>(offset % word_bits);
+  std::uint64_t result = words[word] >> shift;
+  if (shift + bits > word_bits) result |= words[word + 1] << (word_bits - shift);
+  return result;
+}
+
+[[maybe_unused]] PROTOSEG_INLINE std::uint64_t low_bits(std::int64_t bits) {  // 0 to 64
+  return bits == 0 ? 0 : ~std::uint64_t{0} >> (word_bits - bits);
+}
 
 // Lanes add up as a tree of halves: the one order in which lane sums become a number.
 [[maybe_unused]] PROTOSEG_INLINE double reduce_lanes(const double* lane) {

@@ -1,6 +1,7 @@
 // One call's arguments, validated, with the sizes and tables that every driver needs.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <vector>
@@ -66,6 +67,49 @@ struct Problem {
 
   std::int64_t tiles() const { return (channels + tile - 1) / tile; }
   std::int64_t segments() const { return (voxels + segment_voxels - 1) / segment_voxels; }
+};
+
+// What to fetch from memory while a plane is read. A plane that stays in the cache is read twice,
+// first from memory: then the fetching goes on evenly through both passes, half a plane ahead, so
+// that memory never waits for arithmetic. Otherwise it runs a few blocks ahead.
+template <class T>
+class ReadAhead {
+ public:
+  ReadAhead(const Problem<T>& problem, bool planes_from_cache)
+      : problem_(problem), evenly_(planes_from_cache && problem.rows_of_t) {}
+
+  // While row, the voxels from `first` on, is read for the first or second time.
+  Soon of_first_pass(const T* row, std::int64_t image, std::int64_t channel,
+                     std::int64_t first) const {
+    return evenly_ ? plane_at(image, channel, (first + problem_.voxels) / 2 + margin)
+                   : Soon{row + 8 * block_voxels, false};
+  }
+  Soon of_second_pass(const T* row, std::int64_t image, std::int64_t channel,
+                      std::int64_t first) const {
+    return evenly_ ? plane_at(image, channel, problem_.voxels + first / 2 + margin)
+                   : Soon{row + 8 * block_voxels, false};
+  }
+
+ private:
+  static constexpr std::int64_t margin = 2 * block_voxels;
+
+  // The voxel at `position` of the plane and its successor.
+  Soon plane_at(std::int64_t image, std::int64_t channel, std::int64_t position) const {
+    if (position >= problem_.voxels) {
+      position -= problem_.voxels;
+      if (++channel == problem_.channels) {
+        channel = 0;
+        image = std::min(image + 1, problem_.images - 1);
+      }
+    }
+    const TensorView& f = problem_.features;
+    return {static_cast<const T*>(f.data) + image * f.strides[0] + channel * f.strides[1] +
+                std::min(position, problem_.voxels - 1),
+            true};
+  }
+
+  const Problem<T>& problem_;
+  const bool evenly_;
 };
 
 // Rows of T for neighbouring channels: pointers into the features where they are rows of T

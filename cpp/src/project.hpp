@@ -80,8 +80,7 @@ template <class T>
 std::vector<Tally> project_same_size(const Problem<T>& problem, const Boundaries& boundaries,
                                      Sink& sink);
 template <class T>
-std::vector<Tally> project_resized(const Problem<T>& problem, const Boundaries& boundaries,
-                                   Sink& sink);
+void project_resized(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink);
 
 // Adds the tallies [tasks, T] of `parts` consecutive tasks each.
 inline std::vector<Tally> merge_tallies(const std::vector<Tally>& tallies, std::int64_t parts,

@@ -1,10 +1,8 @@
-// Resizing commutes with projecting: project at feature size, then resize one map per group. The
-// map streams through two slices at a time and is never stored. A unit that is only counted is its
-// own map: resized once, compared with the threshold of every target.
+// Resizing commutes with projecting: project at feature size, then resize one map per group, in the
+// order and arithmetic of the specification. Two slices at a time are kept.
 #include "parallel.hpp"
 #include "project.hpp"
 #include "taps.hpp"
-#include "units.hpp"
 
 namespace protoseg {
 namespace {
@@ -20,8 +18,7 @@ class SliceResizer {
         taps_(taps),
         sink_(sink),
         projector_(problem, boundaries),
-        unit_(problem.group_channels == 1 && sink.counts() ? problem.targets : 0),
-        maps_(unit_.empty() ? problem.targets : 1),
+        maps_(problem.targets),
         slice_voxels_(problem.from.n[1] * problem.from.n[2]),
         slice_(make_buffer<double>(2 * maps_ * slice_voxels_)),
         blended_(make_buffer<double>(maps_ * slice_voxels_)),
@@ -33,14 +30,9 @@ class SliceResizer {
     square_ = make_buffer<double>(problem.guide.extent.n[2]);
   }
 
-  void operator()(std::int64_t image, std::int64_t group, std::int64_t begin, std::int64_t end,
-                  Tally* tallies) {
+  void operator()(std::int64_t image, std::int64_t group, std::int64_t begin, std::int64_t end) {
     const Extent& to = problem_.guide.extent;
     held_[0] = held_[1] = -1;
-    for (std::size_t target = 0; target < unit_.size(); ++target)
-      unit_[target] = unit_threshold<double>(
-          boundaries_.weight[(image * problem_.targets + target) * problem_.channels + group],
-          boundary(image, group, target));
     for (std::int64_t o = begin; o < end; ++o) {
       blend_slices(image, group, o);
       for (std::int64_t j = 0; j < to.n[1]; ++j) {
@@ -51,11 +43,8 @@ class SliceResizer {
                      blended + taps_[1].upper[j] * problem_.from.n[2], taps_[1].weight[j],
                      out_.get());
           const std::int64_t first = (o * to.n[1] + j) * to.n[2];
-          if (unit_.empty())
-            sink_.take({image, group, map, first, to.n[2]}, out_.get(), square_.get(),
-                       boundary(image, group, map), &tallies[map]);
-          else
-            count_row(image, first, tallies);
+          sink_.take({image, group, map, first, to.n[2]}, out_.get(), square_.get(),
+                     boundary(image, group, map), nullptr);
         }
       }
     }
@@ -66,24 +55,12 @@ class SliceResizer {
     return boundaries_.boundary[(image * problem_.groups + group) * problem_.targets + target];
   }
 
-  // One row of a unit, against every target's threshold.
-  void count_row(std::int64_t image, std::int64_t first, Tally* tallies) const {
-    for (std::size_t target = 0; target < unit_.size(); ++target)
-      if (unit_[target].anything)
-        count(problem_.kernels, unit_[target], out_.get(), problem_.guide.extent.n[2],
-              problem_.guide.reference(image, target), first, &tallies[target]);
-  }
-
   // Neighbouring slices have different parities, so each keeps its place while it is needed.
   double* slice(std::int64_t image, std::int64_t group, std::int64_t k) {
     double* slot = slice_.get() + (k % 2) * maps_ * slice_voxels_;
     if (held_[k % 2] == k) return slot;
     held_[k % 2] = k;
     const std::int64_t first = k * slice_voxels_;
-    if (!unit_.empty()) {
-      read(problem_.kernels, plane_of(problem_.features, image, group), first, slice_voxels_, slot);
-      return slot;
-    }
     for (std::int64_t done = 0; done < slice_voxels_; done += block_voxels)
       projector_(image, group, first + done, std::min(block_voxels, slice_voxels_ - done),
                  slot + done, slice_voxels_, nullptr);
@@ -132,8 +109,7 @@ class SliceResizer {
   const AxisTaps* taps_;
   Sink& sink_;
   Projector<T> projector_;
-  std::vector<UnitThreshold<double>> unit_;  // [T] if a unit is counted, else empty
-  std::int64_t maps_;                        // resized side by side
+  std::int64_t maps_;  // [T], resized side by side
   std::int64_t slice_voxels_;
   std::int64_t held_[2] = {-1, -1};
   Buffer<double> slice_;    // [2, maps, slice]
@@ -144,29 +120,26 @@ class SliceResizer {
 }  // namespace
 
 template <class T>
-std::vector<Tally> project_resized(const Problem<T>& problem, const Boundaries& boundaries,
-                                   Sink& sink) {
+void project_resized(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink) {
   const Extent& to = problem.guide.extent;
   AxisTaps taps[3];
   for (int slot = 0; slot < 3; ++slot) taps[slot] = axis_taps(problem.resize, to, slot);
-  const std::int64_t planes = problem.images * problem.groups, targets = problem.targets;
+  const std::int64_t planes = problem.images * problem.groups;
   // Ranges of output slices repeat the projection of the slices at their ends: as few as keep
   // the threads busy.
   const std::int64_t parts =
       std::min<std::int64_t>(to.n[0], planes >= 4 * max_threads() ? 1 : 4 * max_threads());
-  std::vector<Tally> tallies(planes * parts * targets, Tally{0, 0});
-  parallel_for(planes * parts, to.voxels() * targets / parts + 1, [&] {
+  parallel_for(planes * parts, to.voxels() * problem.targets / parts + 1, [&] {
     return
         [&, resizer = SliceResizer<T>(problem, boundaries, taps, sink)](std::int64_t task) mutable {
           const std::int64_t plane = task / parts, part = task % parts;
           resizer(plane / problem.groups, plane % problem.groups, to.n[0] * part / parts,
-                  to.n[0] * (part + 1) / parts, &tallies[task * targets]);
+                  to.n[0] * (part + 1) / parts);
         };
   });
-  return merge_tallies(tallies, parts, targets);
 }
 
-template std::vector<Tally> project_resized(const Problem<float>&, const Boundaries&, Sink&);
-template std::vector<Tally> project_resized(const Problem<double>&, const Boundaries&, Sink&);
+template void project_resized(const Problem<float>&, const Boundaries&, Sink&);
+template void project_resized(const Problem<double>&, const Boundaries&, Sink&);
 
 }  // namespace protoseg

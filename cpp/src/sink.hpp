@@ -18,11 +18,11 @@ struct Row {
 class Sink {
  public:
   virtual ~Sink() = default;
-  // projection [n]: sum_c weight_c (U f_c); square [n]: squared norm of U f, if needs_square.
+  // projection [n]: sum_c weight_c (U f_c); square [n]: squared norm of U f, if needs_square. Only
+  // a sink that counts has a tally.
   virtual void take(const Row& row, const double* projection, const double* square,
                     const Boundary& boundary, Tally* tally) = 0;
   virtual bool needs_square() const { return false; }
-  virtual bool counts() const { return false; }
 };
 
 class CountSink final : public Sink {
@@ -32,9 +32,9 @@ class CountSink final : public Sink {
             Tally* tally) override {
     if (boundary.defined)
       kernels_.count_above_double(projection, boundary.threshold, row.n,
-                                  guide_.reference(row.image, row.target), row.first, tally);
+                                  guide_.reference(row.image, row.target), row.first,
+                                  {projection, true}, tally);
   }
-  bool counts() const override { return true; }
 
  private:
   const Kernels& kernels_;

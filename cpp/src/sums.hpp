@@ -11,23 +11,25 @@
 
 namespace protoseg {
 
-inline void add_sums(const Kernels& kernels, const float* f, float reference, const float* positive,
-                     const float* negative, std::int64_t n, double* p, double* q) {
-  kernels.sums_float(f, reference, positive, negative, n, p, q);
+inline void add_sums(const Kernels& kernels, const float* f, float reference,
+                     const WeightRows<float>& weight, std::int64_t n, const Soon& soon, double* p,
+                     double* q) {
+  kernels.sums_float(f, reference, weight, n, soon, p, q);
 }
 inline void add_sums(const Kernels& kernels, const double* f, double reference,
-                     const double* positive, const double* negative, std::int64_t n, double* p,
+                     const WeightRows<double>& weight, std::int64_t n, const Soon& soon, double* p,
                      double* q) {
-  kernels.sums_double(f, reference, positive, negative, n, p, q);
+  kernels.sums_double(f, reference, weight, n, soon, p, q);
 }
 
 // Sums of one tile of channels over one segment of voxels. One per thread.
 template <class T>
 class TileSums {
  public:
-  explicit TileSums(const Problem<T>& problem)
+  TileSums(const Problem<T>& problem, bool planes_from_cache)
       : problem_(problem),
         tile_(problem, problem.tile),
+        ahead_(problem, planes_from_cache),
         weights_(problem.kernels, problem.guide, *problem.weights, problem.voxels),
         lane_(problem.tile * problem.targets * 2 * lanes),
         reference_(problem.tile) {}
@@ -75,7 +77,8 @@ class TileSums {
         weights_.read(image, target, first, n);
         for (std::int64_t i = 0; i < count; ++i) {
           double* lane = &lane_[(i * problem_.targets + target) * 2 * lanes];
-          block_sums<Sum>(rows[i], reference_[i], n, lane);
+          block_sums<Sum>(rows[i], reference_[i], n,
+                          ahead_.of_first_pass(rows[i], image, channel + i, first), lane);
         }
       }
     }
@@ -84,27 +87,28 @@ class TileSums {
   }
 
   template <class Sum>
-  void block_sums(const T* row, T reference, std::int64_t n, double* lane) {
+  void block_sums(const T* row, T reference, std::int64_t n, const Soon& soon, double* lane) {
     if constexpr (std::is_same_v<Sum, T>) {
-      add_sums(problem_.kernels, row, reference, weights_.positive, weights_.negative, n, lane,
-               lane + lanes);
+      add_sums(problem_.kernels, row, reference, weights_.rows, n, soon, lane, lane + lanes);
     } else {
       wide_.resize(3 * block_voxels);
       double* wide = wide_.data();
       convert(problem_.kernels, DType::float32, row, 1, n, wide);
-      convert(problem_.kernels, DType::float32, weights_.positive, 1, n, wide + block_voxels);
-      double* negative = nullptr;
-      if (weights_.negative != nullptr) {
-        negative = wide + 2 * block_voxels;
-        convert(problem_.kernels, DType::float32, weights_.negative, 1, n, negative);
+      const WeightRows<T>& narrow = weights_.rows;
+      WeightRows<double> weight = {wide + block_voxels, nullptr, narrow.mostly_positive};
+      convert(problem_.kernels, DType::float32, narrow.positive, 1, n, wide + block_voxels);
+      if (narrow.negative != nullptr) {
+        weight.negative = wide + 2 * block_voxels;
+        convert(problem_.kernels, DType::float32, narrow.negative, 1, n, wide + 2 * block_voxels);
       }
-      add_sums(problem_.kernels, wide, static_cast<double>(reference), wide + block_voxels,
-               negative, n, lane, lane + lanes);
+      add_sums(problem_.kernels, wide, static_cast<double>(reference), weight, n, soon, lane,
+               lane + lanes);
     }
   }
 
   const Problem<T>& problem_;
   TileReader<T> tile_;
+  ReadAhead<T> ahead_;
   WeightReader<T> weights_;
   std::vector<double> lane_;  // [tile, T, 2, lanes]
   std::vector<T> reference_;  // [tile]
@@ -131,7 +135,7 @@ std::vector<ChannelPrototypes> channel_prototypes(const Problem<T>& problem) {
   };
   const std::int64_t cost = std::min(problem.voxels, segment_voxels) * problem.tile;
   parallel_for(problem.images * tiles * segments, cost, [&] {
-    return [&, sums = TileSums<T>(problem),
+    return [&, sums = TileSums<T>(problem, false),
             tile_sum = std::vector<double>(problem.tile * targets * 2)](std::int64_t task) mutable {
       const std::int64_t segment = task % segments, image = task / segments / tiles;
       const std::int64_t channel = task / segments % tiles * problem.tile;

@@ -12,8 +12,8 @@ class TileUnits {
  public:
   explicit TileUnits(const Problem<T>& problem)
       : problem_(problem),
-        sums_(problem),
-        counts_(problem),
+        sums_(problem, true),
+        counts_(problem, true),
         partial_(problem.tile * problem.targets * 2),
         sum_(partial_.size()),
         unit_(problem.tile * problem.targets) {}
@@ -79,7 +79,7 @@ void count_split(const Problem<T>& problem, UnitCounts<T>& result) {
   std::vector<Tally> tallies(result.tally.size() * segments, Tally{0, 0});
   const std::int64_t cost = std::min(problem.voxels, segment_voxels) * problem.tile;
   parallel_for(problem.images * tiles * segments, cost, [&] {
-    return [&, counts = TileCounts<T>(problem),
+    return [&, counts = TileCounts<T>(problem, false),
             tally = std::vector<Tally>(problem.tile * targets)](std::int64_t task) mutable {
       const std::int64_t segment = task % segments, image = task / segments / tiles;
       const std::int64_t channel = task / segments % tiles * problem.tile;

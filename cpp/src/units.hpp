@@ -32,22 +32,24 @@ UnitThreshold<T> unit_threshold(double weight, const Boundary& boundary) {
 }
 
 inline void count(const Kernels& kernels, const UnitThreshold<float>& unit, const float* f,
-                  std::int64_t n, const Reference& reference, std::int64_t offset, Tally* tally) {
-  (unit.above ? kernels.count_above_float : kernels.count_below_float)(f, unit.threshold, n,
-                                                                       reference, offset, tally);
+                  std::int64_t n, const Reference& reference, std::int64_t offset, const Soon& soon,
+                  Tally* tally) {
+  (unit.above ? kernels.count_above_float : kernels.count_below_float)(
+      f, unit.threshold, n, reference, offset, soon, tally);
 }
 inline void count(const Kernels& kernels, const UnitThreshold<double>& unit, const double* f,
-                  std::int64_t n, const Reference& reference, std::int64_t offset, Tally* tally) {
-  (unit.above ? kernels.count_above_double : kernels.count_below_double)(f, unit.threshold, n,
-                                                                         reference, offset, tally);
+                  std::int64_t n, const Reference& reference, std::int64_t offset, const Soon& soon,
+                  Tally* tally) {
+  (unit.above ? kernels.count_above_double : kernels.count_below_double)(
+      f, unit.threshold, n, reference, offset, soon, tally);
 }
 
 // Counts one tile of channels over a segment. One per thread.
 template <class T>
 class TileCounts {
  public:
-  explicit TileCounts(const Problem<T>& problem)
-      : problem_(problem), tile_(problem, problem.tile) {}
+  TileCounts(const Problem<T>& problem, bool planes_from_cache)
+      : problem_(problem), tile_(problem, problem.tile), ahead_(problem, planes_from_cache) {}
 
   // unit [count, T]; tally [count, T] is added to.
   void operator()(std::int64_t image, std::int64_t channel, std::int64_t count_channels,
@@ -64,13 +66,14 @@ class TileCounts {
         for (std::int64_t target = 0; target < problem_.targets; ++target, ++u, ++sum)
           if (u->anything)
             count(problem_.kernels, *u, rows[i], n, problem_.guide.reference(image, target), first,
-                  sum);
+                  ahead_.of_second_pass(rows[i], image, channel + i, first), sum);
     }
   }
 
  private:
   const Problem<T>& problem_;
   TileReader<T> tile_;
+  ReadAhead<T> ahead_;
 };
 
 // Units of features at `size`: tallies and boundaries [N, C, T].

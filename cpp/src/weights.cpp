@@ -84,10 +84,10 @@ void prepare_same_size(const Kernels& kernels, const GuideState& guide, Weights<
       reader.read(plane / guide.targets, plane % guide.targets, first, n);
       if (kept) {
         T* row = kept.get() + 2 * plane * voxels + first;
-        std::copy_n(reader.positive, n, row);
-        std::copy_n(reader.negative, n, row + voxels);
+        std::copy_n(reader.rows.positive, n, row);
+        std::copy_n(reader.rows.negative, n, row + voxels);
       }
-      return std::make_pair(reader.positive, reader.negative);
+      return std::make_pair(reader.rows.positive, reader.rows.negative);
     };
   });
   if (!kept) return;
@@ -171,22 +171,23 @@ void WeightReader<T>::read(std::int64_t image, std::int64_t target, std::int64_t
   const std::int64_t plane = image * guide_.targets + target;
   if (weights_.source == Weights<T>::Source::pred) {
     const TensorView& pred = guide_.pred;
-    positive = static_cast<const T*>(pred.data) + image * pred.strides[0] +
-               target * pred.strides[1] + first;
-    negative = nullptr;
+    const T* row = static_cast<const T*>(pred.data) + image * pred.strides[0] +
+                   target * pred.strides[1] + first;
+    // While the sums are still being taken, either will do.
+    const bool known = !weights_.total.empty();
+    rows = {row, nullptr, known && weights_.total[2 * plane] > weights_.total[2 * plane + 1]};
     return;
   }
   if (weights_.source == Weights<T>::Source::kept) {
-    positive = weights_.values.get() + 2 * plane * feature_voxels_ + first;
-    negative = positive + feature_voxels_;
+    const T* row = weights_.values.get() + 2 * plane * feature_voxels_ + first;
+    rows = {row, row + feature_voxels_, false};
     return;
   }
   guide_.read_pred(kernels_, image, target, first, n, pred_.get());
   const double* mask = guide_.read_mask(kernels_, image, first, n, mask_.get());
   fill_weights(kernels_, pred_.get(), mask, &weights_.scale[2 * plane], n, scratch_.get(),
                scratch_.get() + block_voxels);
-  positive = scratch_.get();
-  negative = positive + block_voxels;
+  rows = {scratch_.get(), scratch_.get() + block_voxels, false};
 }
 template class WeightReader<float>;
 template class WeightReader<double>;

@@ -1,0 +1,171 @@
+#include "cells.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "parallel.hpp"
+#include "taps.hpp"
+
+namespace protoseg {
+namespace {
+
+// (H, 1, W) becomes (1, H, W): the rows of a 2-D image are the ones that share cells.
+Extent as_zyx(const Extent& extent, bool flat) {
+  return flat ? Extent{{1, extent.n[0], extent.n[2]}} : extent;
+}
+
+std::vector<Interval> intervals(const AxisTaps& taps) {
+  std::vector<Interval> result;
+  const auto n = static_cast<std::int64_t>(taps.lower.size());
+  for (std::int64_t o = 0; o < n; ++o) {
+    if (result.empty() || taps.lower[o] != result.back().lower ||
+        taps.upper[o] != result.back().upper)
+      result.push_back({taps.lower[o], taps.upper[o], o, o});
+    result.back().end = o + 1;
+  }
+  return result;
+}
+
+// Whole words for the rows that most cells have.
+std::int64_t columns_for(std::int64_t rows) {
+  return rows >= 5 ? 8 : rows >= 3 ? 16 : rows == 2 ? 32 : 64;
+}
+
+std::int16_t coarse(double weight) {
+  return static_cast<std::int16_t>(std::min(32767L, std::lround(weight * 0x1p15)));
+}
+
+}  // namespace
+
+Cells::Cells(const GuideState& guide, const Resize& resize_in) : resize(resize_in) {
+  const bool flat = guide.extent.n[1] == 1 && resize.from.n[1] == 1;
+  from = as_zyx(resize.from, flat);
+  to = as_zyx(guide.extent, flat);
+  const Resize as_cells{from, resize.interpolation, resize.align_corners};
+  AxisTaps taps[3];
+  for (int slot = 0; slot < 3; ++slot) {
+    taps[slot] = axis_taps(as_cells, to, slot);
+    exact[slot] = taps[slot].weight;
+  }
+  z = intervals(taps[0]);
+  y = intervals(taps[1]);
+  z_weight.assign(exact[0].begin(), exact[0].end());
+  for (const double weight : exact[0]) coarse_z_weight.push_back(coarse(weight));
+  x_lower = std::move(taps[2].lower);
+  x_upper = std::move(taps[2].upper);
+  const auto cells = static_cast<std::int64_t>(y.size());
+  columns = columns_for((to.n[1] + cells - 1) / cells);
+  blocks = (to.n[2] + columns - 1) / columns;
+  set_columns();
+  set_lines();
+  pack(guide);
+}
+
+void Cells::set_columns() {
+  const std::int64_t padded = blocks * columns;
+  gathered = from.n[2] > to.n[2];
+  for (std::int64_t o = 0; o < padded; ++o) {
+    const std::int64_t output = std::min(o, to.n[2] - 1);  // padding repeats the last column
+    if (o % 8 == 0) octet_first.push_back(x_lower[output]);
+    octet_index.push_back(static_cast<std::int32_t>(x_lower[output] - octet_first.back()));
+    x_weight.push_back(static_cast<float>(exact[2][output]));
+  }
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    const std::int64_t lower = x_lower[block * columns];
+    const std::int64_t n = x_upper[std::min(to.n[2], (block + 1) * columns) - 1] - lower + 1;
+    const std::int64_t shift = lower % word_bits, here = std::min(n, word_bits - shift);
+    const bool fits = n <= word_bits;
+    corner_word.push_back(lower / word_bits);
+    corner_low.push_back(fits ? low_bits(here) << shift : 0);
+    corner_high.push_back(fits ? low_bits(n - here) : 0);
+    if (block % word_bits == 0) too_wide.push_back(0);
+    too_wide.back() |= std::uint64_t{!fits} << (block % word_bits);
+  }
+}
+
+void Cells::set_lines() {
+  const std::int64_t rows = word_bits / columns;
+  for (const Interval& cell : y) {
+    y_first.push_back(static_cast<std::int64_t>(y_weight.size()));
+    const std::int64_t padded = (cell.end - cell.begin + rows - 1) / rows * rows;
+    for (std::int64_t row = 0; row < padded; ++row) {
+      const double weight = exact[1][std::min(cell.begin + row, cell.end - 1)];
+      y_weight.push_back(static_cast<float>(weight));
+      coarse_y_weight.insert(coarse_y_weight.end(), columns, coarse(weight));
+    }
+  }
+  for (const Interval& slices : z)
+    for (const Interval& cell : y) {
+      lines.push_back({&slices, &cell, (cell.end - cell.begin + rows - 1) / rows, tile_words});
+      tile_words += blocks * lines.back().tile_words();
+    }
+}
+
+void Cells::pack(const GuideState& guide) {
+  const std::int64_t images = guide.images, targets = guide.targets;
+  const auto n_lines = static_cast<std::int64_t>(lines.size());
+  const std::int64_t rows = word_bits / columns;
+  shared_valid = !guide.has_mask;
+  valid.resize((shared_valid ? 1 : images) * tile_words);
+  actual.resize(images * targets * tile_words);
+  before.resize(images * targets * n_lines * (blocks + 1));
+  // One word of a tile from packed voxels, or from none: all ones.
+  const auto word_of = [&](const std::uint64_t* packed, std::int64_t block, std::int64_t slice,
+                           std::int64_t row, std::int64_t end) {
+    const std::int64_t first = block * columns, n = std::min(columns, to.n[2] - first);
+    std::uint64_t word = 0;
+    for (std::int64_t r = 0; r < rows && row + r < end; ++r) {
+      const std::int64_t voxel = (slice * to.n[1] + row + r) * to.n[2] + first;
+      const std::uint64_t bits = packed == nullptr ? low_bits(n) : bits_at(packed, voxel, n);
+      word |= (bits & low_bits(n)) << (r * columns);
+    }
+    return word;
+  };
+  const auto pack_line = [&](std::int64_t image, std::int64_t index,
+                             std::vector<std::int64_t>& found) {
+    const Line& line = lines[index];
+    std::int64_t at = line.first_word;
+    for (std::int64_t block = 0; block < blocks; ++block) {
+      std::int64_t voxels = 0;
+      std::fill(found.begin(), found.end(), 0);
+      for (std::int64_t slice = line.z->begin; slice < line.z->end; ++slice)
+        for (std::int64_t row = line.y->begin; row < line.y->end; row += rows, ++at) {
+          const std::uint64_t here =
+              word_of(guide.reference(image, 0).valid, block, slice, row, line.y->end);
+          if (!shared_valid || image == 0)
+            valid[(shared_valid ? 0 : image) * tile_words + at] = here;
+          voxels += __builtin_popcountll(here);
+          for (std::int64_t target = 0; target < targets; ++target) {
+            const std::uint64_t bits =
+                word_of(guide.reference(image, target).actual, block, slice, row, line.y->end);
+            actual[(image * targets + target) * tile_words + at] = bits;
+            found[target] += __builtin_popcountll(bits);
+          }
+        }
+      for (std::int64_t target = 0; target < targets; ++target) {
+        TileTotal* sum =
+            &before[((image * targets + target) * n_lines + index) * (blocks + 1) + block];
+        sum[1] = {sum->voxels + voxels, sum->actual + found[target]};
+      }
+    }
+  };
+  parallel_for(images * n_lines, tile_words * 16 / n_lines + 1, [&] {
+    return [&, found = std::vector<std::int64_t>(targets)](std::int64_t task) mutable {
+      pack_line(task / n_lines, task % n_lines, found);
+    };
+  });
+}
+
+std::int64_t Cells::most_line_words() const {
+  std::int64_t most = 0;
+  for (const Line& line : lines) most = std::max(most, blocks * line.tile_words());
+  return most;
+}
+
+std::int64_t Cells::bytes() const {
+  return 8 * static_cast<std::int64_t>(valid.size() + actual.size()) +
+         static_cast<std::int64_t>(sizeof(TileTotal) * before.size()) +
+         static_cast<std::int64_t>(sizeof(Line) * lines.size());
+}
+
+}  // namespace protoseg

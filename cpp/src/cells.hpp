@@ -1,0 +1,88 @@
+// The geometry of counting a resized map, prepared once per feature size.
+//
+// Outputs that lie between the same feature voxels form a cell. Along x (the last axis) outputs are
+// taken in blocks of `columns`; a line is a row of cells, all outputs between the same feature rows
+// (two slices along z, two rows along y); the part of a line within a block is a tile. Where all
+// corners of a tile are on one side of the threshold, so are all its voxels, interpolation being
+// convex: the tile is counted by its prepared totals. Only the others are evaluated.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "guide.hpp"
+
+namespace protoseg {
+
+// Outputs [begin, end) of an axis whose taps are lower and upper.
+struct Interval {
+  std::int64_t lower, upper, begin, end;
+};
+
+struct Line {
+  const Interval* z;
+  const Interval* y;
+  std::int64_t words;       // per slice of a tile
+  std::int64_t first_word;  // of the line's first tile
+  std::int64_t tile_words() const { return (z->end - z->begin) * words; }
+};
+
+struct TileTotal {
+  std::int64_t voxels, actual;
+};
+
+struct Cells {
+  Cells(const GuideState& guide, const Resize& resize);
+  Cells(const Cells&) = delete;
+  Cells& operator=(const Cells&) = delete;
+
+  Extent from, to;  // as (z, y, x); 2-D as (1, H, W)
+  Resize resize;
+  std::vector<Interval> z, y;
+  std::vector<Line> lines;  // z by z
+  std::int64_t columns;     // of a tile: 8, 16, 32 or 64
+  std::int64_t blocks;      // tiles of a line
+
+  // Weights as floats, for a first look; those of y are repeated to whole words of rows.
+  std::vector<float> z_weight;                 // [to.z]
+  std::vector<float> y_weight;                 // per interval of y, `y_first` on
+  std::vector<std::int64_t> y_first;           // [y]
+  std::vector<std::int16_t> coarse_z_weight;   // [to.z]: in fixed point
+  std::vector<std::int16_t> coarse_y_weight;   // per y_weight, `columns` times each
+  std::vector<double> exact[3];                // [to.z], [to.y], [to.x]
+  std::vector<std::int64_t> x_lower, x_upper;  // [to.x]
+
+  // Octets of outputs along x; `first` plus an index below 8 is the lower tap.
+  bool gathered;  // x is reduced: the taps of an octet lie too far apart for that
+  std::vector<std::int64_t> octet_first;  // [octets]
+  std::vector<std::int32_t> octet_index;  // [octets, 8]
+  std::vector<float> x_weight;            // [octets, 8]
+  // Feature columns of the blocks' taps as bits; a block with more than fit is never decided by
+  // its corners.
+  std::vector<std::int64_t> corner_word;
+  std::vector<std::uint64_t> corner_low, corner_high;  // [blocks]
+  std::vector<std::uint64_t> too_wide;                 // [blocks], packed
+  BlockCorners corners() const {
+    return {corner_word.data(), corner_low.data(), corner_high.data(), from.n[2] <= word_bits};
+  }
+
+  // Packed tiles, and their totals.
+  std::int64_t tile_words = 0;        // of all lines
+  bool shared_valid = true;           // no mask: valid tells outputs from padding only
+  std::vector<std::uint64_t> valid;   // [N or 1, tile_words]
+  std::vector<std::uint64_t> actual;  // [N, T, tile_words]
+  std::vector<TileTotal> before;      // [N, T, lines, blocks + 1]: sums of earlier tiles
+  std::int64_t bytes() const;
+  std::int64_t most_line_words() const;
+
+  const std::uint64_t* valid_of(std::int64_t image) const {
+    return valid.data() + (shared_valid ? 0 : image * tile_words);
+  }
+
+ private:
+  void set_columns();
+  void set_lines();
+  void pack(const GuideState& guide);
+};
+
+}  // namespace protoseg

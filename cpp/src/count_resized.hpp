@@ -1,0 +1,13 @@
+#pragma once
+
+#include <vector>
+
+#include "sums.hpp"
+
+namespace protoseg {
+
+// Tallies [N, G, T] of features of another size; see cells.hpp.
+template <class T>
+std::vector<Tally> count_resized(const Problem<T>& problem, const Boundaries& boundaries);
+
+}  // namespace protoseg

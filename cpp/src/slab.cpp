@@ -1,0 +1,282 @@
+#include "slab.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+namespace protoseg {
+namespace {
+
+// Values of a slab, at feature and at output resolution along x.
+constexpr std::int64_t slab_values = std::int64_t{1} << 17;
+
+// Of the largest magnitude among a tile's corners: what all roundings of a float evaluation stay
+// below. Centring errs by 3, each of three interpolations by 7 units of 2^-24.
+constexpr float float_doubt = 0x1p-19f;
+// The same for the double evaluation, whose corners may belong to rows of other magnitudes.
+constexpr float double_doubt = 0x1p-45f;
+constexpr float underflow = 1e-36f;
+
+// Evaluating one or two tiles more is cheaper than starting anew.
+std::uint64_t fill_gaps(std::uint64_t tiles) {
+  const std::uint64_t two = (tiles << 1) & (tiles >> 2);
+  return tiles | ((tiles << 1) & (tiles >> 1)) | two | two << 1;
+}
+
+// Calls f(begin, end) for every run of ones.
+template <class F>
+void for_each_run(std::uint64_t bits, F f) {
+  while (bits != 0) {
+    const int begin = __builtin_ctzll(bits);
+    const std::uint64_t rest = ~(bits >> begin);
+    const int end = rest == 0 ? word_bits : begin + __builtin_ctzll(rest);
+    f(begin, end);
+    bits = end >= word_bits ? 0 : bits >> end << end;
+  }
+}
+
+void centre(const Kernels& kernels, const float* f, const UnitThreshold<double>& unit,
+            std::int64_t rows, std::int64_t n, float* centred, float* largest) {
+  kernels.centre_float(f, unit.threshold, unit.above ? 1.0f : -1.0f, rows, n, centred, largest);
+}
+void centre(const Kernels& kernels, const double* f, const UnitThreshold<double>& unit,
+            std::int64_t rows, std::int64_t n, float* centred, float* largest) {
+  kernels.centre_double(f, unit.threshold, unit.above ? 1.0f : -1.0f, rows, n, centred, largest);
+}
+
+}  // namespace
+
+std::vector<Slab> make_slabs(const Cells& cells, std::int64_t parts) {
+  const std::int64_t n1 = cells.from.n[1];
+  const bool along_y = cells.from.n[0] == 1;
+  const std::vector<Interval>& axis = along_y ? cells.y : cells.z;
+  const auto count = static_cast<std::int64_t>(axis.size());
+  const std::int64_t rows_each = along_y ? 1 : n1;
+  const std::int64_t row_values = std::max(cells.from.n[2], cells.blocks * cells.columns);
+  const std::int64_t most_rows = std::max<std::int64_t>(2, slab_values / row_values / rows_each);
+  const std::int64_t most_cells = (count + parts - 1) / parts;
+  std::vector<Slab> slabs;
+  for (std::int64_t begin = 0, end; begin < count; begin = end) {
+    const std::int64_t lower = axis[begin].lower;
+    for (end = begin + 1;
+         end < count && end - begin < most_cells && axis[end].upper - lower < most_rows;)
+      ++end;
+    const std::int64_t rows = (axis[end - 1].upper - lower + 1) * rows_each;
+    const auto y_cells = static_cast<std::int64_t>(cells.y.size());
+    if (along_y)
+      slabs.push_back({0, 1, begin, end, lower, rows});
+    else
+      slabs.push_back({begin, end, 0, y_cells, lower * n1, rows});
+  }
+  return slabs;
+}
+
+template <class V>
+SlabCounter<V>::SlabCounter(const Kernels& kernels, const Cells& cells, std::int64_t most_rows)
+    : kernels_(kernels),
+      cells_(cells),
+      corners_(cells.corners()),
+      n_(cells.from.n[2]),
+      words_((n_ + word_bits - 1) / word_bits),
+      padded_(cells.blocks * cells.columns),
+      centred_(make_buffer<float>(most_rows * n_ + 2 * word_bits)),
+      resized_(make_buffer<float>(most_rows * padded_)),
+      coarse_(make_buffer<std::int16_t>(most_rows * padded_)),
+      done_(most_rows * cells.too_wide.size()),
+      largest_(most_rows),
+      doubt_(most_rows),
+      above_(most_rows * words_),
+      possible_(most_rows * words_),
+      all_(words_ + 1),
+      any_(words_ + 1),
+      doubtful_(cells.most_line_words()) {
+  std::fill_n(centred_.get() + most_rows * n_, 2 * word_bits, 0.0f);
+}
+
+template <class V>
+void SlabCounter<V>::operator()(const Slab& slab, const V* values,
+                                const UnitThreshold<double>& threshold, std::int64_t image,
+                                std::int64_t plane, Tally* tally) {
+  if (!threshold.anything) return;
+  values_ = values;
+  threshold_ = threshold;
+  image_ = image;
+  plane_ = plane;
+  look(slab, values);
+  const auto y_cells = static_cast<std::int64_t>(cells_.y.size());
+  const std::int64_t n1 = cells_.from.n[1];
+  for (std::int64_t z = slab.z_begin; z < slab.z_end; ++z) {
+    const std::int64_t lower = cells_.z[z].lower * n1 - slab.first_row;
+    const std::int64_t upper = cells_.z[z].upper * n1 - slab.first_row;
+    for (std::int64_t y = slab.y_begin; y < slab.y_end; ++y) {
+      const Line& line = cells_.lines[z * y_cells + y];
+      corner_row_[0] = lower + line.y->lower;
+      corner_row_[1] = lower + line.y->upper;
+      corner_row_[2] = upper + line.y->lower;
+      corner_row_[3] = upper + line.y->upper;
+      count_line(line, tally);
+    }
+  }
+}
+
+// Everything that is known of the corners.
+template <class V>
+void SlabCounter<V>::look(const Slab& slab, const V* values) {
+  centre(kernels_, values, threshold_, slab.rows, n_, centred_.get(), largest_.data());
+  const float most = *std::max_element(largest_.begin(), largest_.begin() + slab.rows);
+  for (std::int64_t row = 0; row < slab.rows; ++row)
+    doubt_[row] = std::max(largest_[row] * float_doubt, most * double_doubt) + underflow;
+  coarse_scale_ = most > underflow ? coarse_most / most : 0.0f;
+  kernels_.corner_bits(centred_.get(), doubt_.data(), slab.rows, n_, above_.data(),
+                       possible_.data());
+  std::fill_n(done_.begin(), slab.rows * cells_.too_wide.size(), std::uint64_t{0});
+}
+
+// Decides what the corners of a line's tiles decide, and evaluates the rest.
+template <class V>
+void SlabCounter<V>::count_line(const Line& line, Tally* tally) {
+  const std::uint64_t *above[4], *possible[4];
+  for (int k = 0; k < 4; ++k) {
+    above[k] = &above_[corner_row_[k] * words_];
+    possible[k] = &possible_[corner_row_[k] * words_];
+  }
+  std::uint64_t anything = 0;
+  for (std::int64_t w = 0; w < words_; ++w) {
+    all_[w] = above[0][w] & above[1][w] & above[2][w] & above[3][w];
+    any_[w] = possible[0][w] | possible[1][w] | possible[2][w] | possible[3][w];
+    anything |= any_[w];
+  }
+  if (anything == 0) return;
+  start_line(line);
+  const auto lines = static_cast<std::int64_t>(cells_.lines.size());
+  const std::int64_t index = &line - cells_.lines.data();
+  const TileTotal* before = &cells_.before[(plane_ * lines + index) * (cells_.blocks + 1)];
+  for (std::int64_t first = 0; first < cells_.blocks; first += word_bits) {
+    std::uint64_t full, open;
+    kernels_.classify(all_.data(), any_.data(), corners_, first,
+                      std::min<std::int64_t>(word_bits, cells_.blocks - first), &full, &open);
+    open = fill_gaps(open | cells_.too_wide[first / word_bits]);
+    for_each_run(full & ~open, [&](std::int64_t begin, std::int64_t end) {
+      tally->predicted += before[first + end].voxels - before[first + begin].voxels;
+      tally->tp += before[first + end].actual - before[first + begin].actual;
+    });
+    for_each_run(open, [&](std::int64_t begin, std::int64_t end) {
+      count_run(line, first + begin, first + end, tally);
+    });
+  }
+}
+
+// What all runs of a line share.
+template <class V>
+void SlabCounter<V>::start_line(const Line& line) {
+  const std::int64_t y_row = cells_.y_first[line.y - cells_.y.data()];
+  run_.z_weight = &cells_.z_weight[line.z->begin];
+  run_.y_weight = &cells_.y_weight[y_row];
+  run_.coarse_z_weight = &cells_.coarse_z_weight[line.z->begin];
+  run_.coarse_y_weight = &cells_.coarse_y_weight[y_row * cells_.columns];
+  run_.slices = line.z->end - line.z->begin;
+  run_.words = line.words;
+  run_.doubt = 0.0f;
+  for (const std::int64_t row : corner_row_) run_.doubt = std::max(run_.doubt, doubt_[row]);
+  const CountTiles& count = kernels_.count_tiles[__builtin_ctzll(cells_.columns / 8)];
+  const bool flat = corner_row_[0] == corner_row_[2] && run_.slices == 1;
+  corners_used_ = flat ? 2 : 4;
+  count_ = !flat ? count.any : run_.words == 1 ? count.single : count.flat;
+}
+
+template <class V>
+void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_t end,
+                               Tally* tally) {
+  for (int k = 0; k < corners_used_; ++k) {
+    resize_row(corner_row_[k], begin, end);
+    const std::int64_t first = corner_row_[k] * padded_ + begin * cells_.columns;
+    run_.corner[k] = resized_.get() + first;
+    run_.coarse[k] = coarse_.get() + first;
+  }
+  const std::int64_t tile_words = run_.slices * run_.words;
+  const std::int64_t at = line.first_word + begin * tile_words;
+  run_.valid = cells_.valid_of(image_) + at;
+  run_.actual = &cells_.actual[plane_ * cells_.tile_words + at];
+  run_.tiles = end - begin;
+  std::int64_t doubts = run_.tiles * tile_words;
+  if (run_.doubt < std::numeric_limits<float>::infinity())
+    doubts = count_(run_, tally, doubtful_.data());
+  else
+    std::iota(doubtful_.begin(), doubtful_.begin() + doubts, std::int64_t{0});
+  for (std::int64_t k = 0; k < doubts; ++k) {
+    const std::int64_t word = doubtful_[k];
+    count_exactly(line, begin + word / tile_words, word % tile_words, run_.valid[word],
+                  run_.actual[word], tally);
+  }
+}
+
+// Blocks of a feature row, up to word_bits of them within one word of done_, resized along x on
+// first use.
+template <class V>
+void SlabCounter<V>::resize_row(std::int64_t row, std::int64_t begin, std::int64_t end) {
+  std::uint64_t& done = done_[row * cells_.too_wide.size() + begin / word_bits];
+  const std::int64_t first = begin / word_bits * word_bits;
+  const std::uint64_t wanted = low_bits(end - begin) << (begin - first);
+  const std::uint64_t missing = wanted & ~done;
+  for_each_run(missing, [&](std::int64_t from, std::int64_t to) {
+    resize_blocks(row, first + from, first + to);
+  });
+  done |= missing;
+}
+
+template <class V>
+void SlabCounter<V>::resize_blocks(std::int64_t row, std::int64_t begin, std::int64_t end) {
+  const std::int64_t first = begin * cells_.columns, last = end * cells_.columns;
+  const float* source = centred_.get() + row * n_;
+  float* out = resized_.get() + row * padded_;
+  std::int16_t* coarse = coarse_.get() + row * padded_;
+  if (!cells_.gathered) {
+    kernels_.resize_octets(source, &cells_.octet_first[first / 8], &cells_.octet_index[first],
+                           &cells_.x_weight[first], coarse_scale_, (last - first) / 8, out + first,
+                           coarse + first);
+    return;
+  }
+  for (std::int64_t o = first; o < last; ++o) {
+    const std::int64_t x = std::min(o, cells_.to.n[2] - 1);
+    const float a = source[cells_.x_lower[x]], b = source[cells_.x_upper[x]];
+    out[o] = a + cells_.x_weight[o] * (b - a);
+    coarse[o] = static_cast<std::int16_t>(std::lrint(coarse_scale_ * out[o]));
+  }
+}
+
+// One voxel as the specification has it: along z, then y, then x, in double.
+template <class V>
+bool SlabCounter<V>::is_foreground(double z_weight, double y_weight, std::int64_t x) const {
+  double value[2];
+  const std::int64_t tap[2] = {cells_.x_lower[x], cells_.x_upper[x]};
+  for (int k = 0; k < 2; ++k) {
+    const auto at = [&](int corner) {
+      return static_cast<double>(values_[corner_row_[corner] * n_ + tap[k]]);
+    };
+    value[k] = lerp(lerp(at(0), at(2), z_weight), lerp(at(1), at(3), z_weight), y_weight);
+  }
+  const double resized_value = lerp(value[0], value[1], cells_.exact[2][x]);
+  return threshold_.above ? resized_value > threshold_.threshold
+                          : resized_value < threshold_.threshold;
+}
+
+template <class V>
+void SlabCounter<V>::count_exactly(const Line& line, std::int64_t block, std::int64_t word,
+                                   std::uint64_t valid, std::uint64_t actual, Tally* tally) const {
+  const std::int64_t z = line.z->begin + word / line.words;
+  const std::int64_t y = line.y->begin + word % line.words * (word_bits / cells_.columns);
+  for (; valid != 0; valid &= valid - 1) {
+    const int bit = __builtin_ctzll(valid);
+    const std::int64_t x = block * cells_.columns + bit % cells_.columns;
+    const std::int64_t row = y + bit / cells_.columns;
+    if (!is_foreground(cells_.exact[0][z], cells_.exact[1][row], x)) continue;
+    ++tally->predicted;
+    tally->tp += actual >> bit & 1;
+  }
+}
+
+template class SlabCounter<float>;
+template class SlabCounter<double>;
+
+}  // namespace protoseg
