@@ -42,12 +42,18 @@ class TileSums {
     accumulate<T>(image, channel, count, segment, sum);
     if constexpr (std::is_same_v<T, float>) {
       // A sum that is not finite is a feature that is not finite, or float's range exceeded by
-      // finite features: double tells them apart.
+      // finite features: double tells them apart. A tiny sum may be of subnormal numbers, which
+      // have few digits.
+      constexpr double tiny = 0x1p-80;
       for (std::int64_t i = 0; i < count; ++i) {
         bool finite = true;
-        for (std::int64_t k = 0; k < 2 * problem_.targets; ++k)
-          finite = finite && std::isfinite(sum[i * 2 * problem_.targets + k]);
-        if (!finite) {
+        double largest = 0.0;
+        for (std::int64_t k = 0; k < 2 * problem_.targets; ++k) {
+          const double size = std::fabs(sum[i * 2 * problem_.targets + k]);
+          finite = finite && std::isfinite(size);
+          largest = std::max(largest, size);
+        }
+        if (!finite || (largest > 0.0 && largest < tiny)) {
           reference_[0] = reference_[i];
           accumulate<double>(image, channel + i, 1, segment, sum + i * 2 * problem_.targets);
         }
