@@ -37,7 +37,7 @@ std::int16_t coarse(double weight) {
 
 }  // namespace
 
-Cells::Cells(const GuideState& guide, const Resize& resize_in) : resize(resize_in) {
+Cells::Cells(const GuideState& guide, const Resize& resize_in, int which) : resize(resize_in) {
   const bool flat = guide.extent.n[1] == 1 && resize.from.n[1] == 1;
   from = as_zyx(resize.from, flat);
   to = as_zyx(guide.extent, flat);
@@ -58,7 +58,7 @@ Cells::Cells(const GuideState& guide, const Resize& resize_in) : resize(resize_i
   blocks = (to.n[2] + columns - 1) / columns;
   set_columns();
   set_lines();
-  pack(guide);
+  pack(guide, which);
 }
 
 void Cells::set_columns() {
@@ -101,7 +101,7 @@ void Cells::set_lines() {
     }
 }
 
-void Cells::pack(const GuideState& guide) {
+void Cells::pack(const GuideState& guide, int which) {
   const std::int64_t images = guide.images, targets = guide.targets;
   const auto n_lines = static_cast<std::int64_t>(lines.size());
   const std::int64_t rows = word_bits / columns;
@@ -131,13 +131,13 @@ void Cells::pack(const GuideState& guide) {
       for (std::int64_t slice = line.z->begin; slice < line.z->end; ++slice)
         for (std::int64_t row = line.y->begin; row < line.y->end; row += rows, ++at) {
           const std::uint64_t here =
-              word_of(guide.reference(image, 0).valid, block, slice, row, line.y->end);
+              word_of(guide.reference(which, image, 0).valid, block, slice, row, line.y->end);
           if (!shared_valid || image == 0)
             valid[(shared_valid ? 0 : image) * tile_words + at] = here;
           voxels += __builtin_popcountll(here);
           for (std::int64_t target = 0; target < targets; ++target) {
             const std::uint64_t bits =
-                word_of(guide.reference(image, target).actual, block, slice, row, line.y->end);
+                word_of(guide.reference(which, image, target).actual, block, slice, row, line.y->end);
             actual[(image * targets + target) * tile_words + at] = bits;
             found[target] += __builtin_popcountll(bits);
           }

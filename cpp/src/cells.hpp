@@ -32,7 +32,8 @@ struct TileTotal {
 };
 
 struct Cells {
-  Cells(const GuideState& guide, const Resize& resize);
+  // which: what maps are compared with, see GuideState::plane.
+  Cells(const GuideState& guide, const Resize& resize, int which);
   Cells(const Cells&) = delete;
   Cells& operator=(const Cells&) = delete;
 
@@ -82,7 +83,7 @@ struct Cells {
  private:
   void set_columns();
   void set_lines();
-  void pack(const GuideState& guide);
+  void pack(const GuideState& guide, int which);
 };
 
 }  // namespace protoseg

@@ -122,9 +122,17 @@ std::vector<Tally> count_groups(const Problem<T>& problem, const Boundaries& bou
 
 template <class T>
 std::vector<Tally> count_resized(const Problem<T>& problem, const Boundaries& boundaries) {
-  const std::shared_ptr<const Cells> cells = problem.guide.cells(problem.resize);
-  return problem.group_channels == 1 ? count_units(problem, boundaries, *cells)
-                                     : count_groups(problem, boundaries, *cells);
+  std::vector<Tally> result(problem.images * problem.groups * problem.pairs);
+  const std::size_t asked = problem.asked.size();
+  for (std::size_t k = 0; k < asked; ++k) {
+    const std::shared_ptr<const Cells> cells =
+        problem.guide.cells(problem.resize, problem.asked[k]);
+    const std::vector<Tally> tallies = problem.group_channels == 1
+                                           ? count_units(problem, boundaries, *cells)
+                                           : count_groups(problem, boundaries, *cells);
+    for (std::size_t i = 0; i < tallies.size(); ++i) result[i * asked + k] = tallies[i];
+  }
+  return result;
 }
 
 template std::vector<Tally> count_resized(const Problem<float>&, const Boundaries&);

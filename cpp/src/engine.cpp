@@ -10,12 +10,13 @@ namespace {
 
 // Calls run(Problem<T>) with the T that the features ask for.
 template <class Run>
-void with_problem(const Guide& guide, const TensorView& features, const Options& options, Run run) {
+void with_problem(const Guide& guide, const TensorView& features, const Options& options, Run run,
+                  const std::vector<int>& asked = {0}) {
   validate_features(features, *guide.state(), options);
   if (features.dtype == DType::float64)
-    run(Problem<double>(guide, features, options));
+    run(Problem<double>(guide, features, options, asked));
   else
-    run(Problem<float>(guide, features, options));
+    run(Problem<float>(guide, features, options, asked));
 }
 
 template <class T>
@@ -29,20 +30,23 @@ void project(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink
 template <class T>
 std::vector<Tally> count(const Problem<T>& problem, const Boundaries& boundaries) {
   if (!problem.same_size) return count_resized(problem, boundaries);
-  CountSink sink(problem.kernels, problem.guide);
+  CountSink sink(problem);
   return project_same_size(problem, boundaries, sink);
 }
 
 template <class T>
 void write_counts(const Problem<T>& problem, const std::vector<Tally>& tally,
-                  const std::vector<Boundary>& boundary, Counts* counts) {
+                  const std::vector<Boundary>& boundary, Counts* const counts[2]) {
   const std::int64_t targets = problem.targets;
-  for (std::size_t i = 0; i < tally.size(); ++i) {
-    const std::int64_t target = i % targets, image = i / targets / problem.groups;
-    counts[i] = {tally[i].tp, tally[i].predicted,
-                 problem.guide.actual_count[image * targets + target],
-                 problem.guide.voxel_count[image], boundary[i].defined};
-  }
+  for (std::size_t i = 0; i < boundary.size(); ++i)
+    for (std::size_t k = 0; k < problem.asked.size(); ++k) {
+      const int which = problem.asked[k];
+      const Tally& sum = tally[i * problem.asked.size() + k];
+      const std::int64_t target = i % targets, image = i / targets / problem.groups;
+      counts[which][i] = {sum.tp, sum.predicted,
+                          problem.guide.actual_count[problem.guide.plane(which, image, target)],
+                          problem.guide.voxel_count[image], boundary[i].defined};
+    }
 }
 
 template <class Out>
@@ -79,8 +83,12 @@ const Names<Empty>& empty_names() {
 }
 
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
-               Counts* counts) {
-  with_problem(guide, features, options, [&](const auto& problem) {
+               Counts* against_target, Counts* against_output) {
+  Counts* const counts[2] = {against_target, against_output};
+  std::vector<int> asked;
+  for (const int which : {0, 1})
+    if (counts[which] != nullptr) asked.push_back(which);
+  const auto run = [&](const auto& problem) {
     if (problem.same_size && problem.group_channels == 1) {
       const auto units = count_units(problem);
       write_counts(problem, units.tally, units.boundary, counts);
@@ -88,7 +96,8 @@ void sa_counts(const Guide& guide, const TensorView& features, const Options& op
       const Boundaries boundaries = make_boundaries(problem, channel_prototypes(problem));
       write_counts(problem, count(problem, boundaries), boundaries.boundary, counts);
     }
-  });
+  };
+  with_problem(guide, features, options, run, asked);
 }
 
 void prototypes(const Guide& guide, const TensorView& features, const Options& options,

@@ -29,7 +29,7 @@ struct ChunkFindings {
   Range mask = empty_range();
   std::vector<Range> pred;
   std::vector<double> largest;  // [T, 2]
-  std::vector<std::int64_t> actual;
+  std::vector<std::int64_t> actual;  // [references, T]
   std::int64_t voxels = 0;
   bool target_binary = true;
 };
@@ -56,7 +56,7 @@ class ChunkScan {
     ChunkFindings found;
     found.pred.assign(guide_.targets, empty_range());
     found.largest.assign(2 * guide_.targets, 0.0);
-    found.actual.assign(guide_.targets, 0);
+    found.actual.assign(guide_.references * guide_.targets, 0);
     for (std::int64_t done = 0; done < n; done += block_voxels)
       block(image, first + done, std::min(block_voxels, n - done), found);
     return found;
@@ -77,11 +77,14 @@ class ChunkScan {
     }
     for (std::int64_t target = 0; target < guide_.targets; ++target) {
       scan_pred(image, target, first, n, found);
-      std::uint64_t* actual = guide_.actual.get() +
-                              (image * guide_.targets + target) * guide_.words + first / word_bits;
-      pack_reference(image, target, first, n, actual, found);
-      for (std::int64_t i = 0; valid != nullptr && i < words; ++i) actual[i] &= valid[i];
-      found.actual[target] += popcount(actual, words);
+      for (int which = guide_.references - 1; which >= 0; --which) {
+        std::uint64_t* actual =
+            guide_.actual.get() + guide_.plane(which, image, target) * guide_.words +
+            first / word_bits;
+        pack_reference(which, image, target, first, n, actual, found);
+        for (std::int64_t i = 0; valid != nullptr && i < words; ++i) actual[i] &= valid[i];
+        found.actual[which * guide_.targets + target] += popcount(actual, words);
+      }
     }
   }
 
@@ -115,9 +118,10 @@ class ChunkScan {
     largest[1] = std::max(largest[1], negative.highest);
   }
 
-  void pack_reference(std::int64_t image, std::int64_t target, std::int64_t first, std::int64_t n,
-                      std::uint64_t* words, ChunkFindings& found) {
-    if (target_ != nullptr) {
+  // The output first, from what scan_pred left.
+  void pack_reference(int which, std::int64_t image, std::int64_t target, std::int64_t first,
+                      std::int64_t n, std::uint64_t* words, ChunkFindings& found) {
+    if (which == 0 && target_ != nullptr) {
       read(kernels_, plane_of(*target_, image, target), first, n, value_.get());
       found.target_binary = found.target_binary && kernels_.is_binary(value_.get(), n);
     }
@@ -158,14 +162,16 @@ void scan(const Kernels& kernels, GuideState& guide, const TensorView* target) {
   });
   check_findings(guide, findings);
   guide.largest.assign(guide.images * guide.targets * 2, 0.0);
-  guide.actual_count.assign(guide.images * guide.targets, 0);
+  guide.actual_count.assign(guide.references * guide.images * guide.targets, 0);
   guide.voxel_count.assign(guide.images, 0);
   for (std::int64_t task = 0; task < guide.images * chunks; ++task) {
     const std::int64_t image = task / chunks;
     guide.voxel_count[image] += findings[task].voxels;
     for (std::int64_t target_index = 0; target_index < guide.targets; ++target_index) {
       const std::int64_t at = image * guide.targets + target_index;
-      guide.actual_count[at] += findings[task].actual[target_index];
+      for (int which = 0; which < guide.references; ++which)
+        guide.actual_count[guide.plane(which, image, target_index)] +=
+            findings[task].actual[which * guide.targets + target_index];
       for (int side = 0; side < 2; ++side)
         guide.largest[2 * at + side] =
             std::max(guide.largest[2 * at + side], findings[task].largest[2 * target_index + side]);
@@ -190,7 +196,7 @@ const double* GuideState::read_mask(const Kernels& kernels, std::int64_t image, 
 }
 
 std::int64_t GuideState::bytes() const {
-  std::int64_t total = (images * targets + (has_mask ? images : 0)) * words * 8;
+  std::int64_t total = (references * images * targets + (has_mask ? images : 0)) * words * 8;
   const std::lock_guard<std::mutex> lock(mutex);
   for (const auto& entry : float_weights) total += entry.second->bytes;
   for (const auto& entry : double_weights) total += entry.second->bytes;
@@ -198,10 +204,11 @@ std::int64_t GuideState::bytes() const {
   return total;
 }
 
-std::shared_ptr<const Cells> GuideState::cells(const Resize& resize) const {
+std::shared_ptr<const Cells> GuideState::cells(const Resize& resize, int which) const {
   const std::lock_guard<std::mutex> lock(mutex);
-  std::shared_ptr<const Cells>& kept = resized_cells[resize];
-  if (!kept) kept = std::make_shared<const Cells>(*this, resize);
+  std::shared_ptr<const Cells>& kept =
+      resized_cells[{resize, static_cast<int>(std::min<std::int64_t>(which, references - 1))}];
+  if (!kept) kept = std::make_shared<const Cells>(*this, resize, which);
   return kept;
 }
 
@@ -219,7 +226,8 @@ Guide::Guide(const TensorView& pred, const TensorView* target, const TensorView*
   guide.size.assign(pred.shape.begin() + 2, pred.shape.begin() + pred.rank);
   guide.extent = spatial_extent(pred);
   guide.words = (guide.extent.voxels() + word_bits - 1) / word_bits;
-  guide.actual = make_buffer<std::uint64_t>(guide.images * guide.targets * guide.words);
+  guide.references = target != nullptr ? 2 : 1;
+  guide.actual = make_buffer<std::uint64_t>(guide.references * guide.images * guide.targets * guide.words);
   if (guide.has_mask) guide.valid = make_buffer<std::uint64_t>(guide.images * guide.words);
   scan(kernels(), guide, target);
 }

@@ -1,6 +1,7 @@
 // What a Guide keeps: packed targets, and the weights of prototypes per feature size.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -58,14 +59,20 @@ struct GuideState {
   std::vector<std::int64_t> size;
   Extent extent;
   std::int64_t words = 0;                  // per packed plane
-  Buffer<std::uint64_t> actual;            // [N, T, words]: target and mask > 0
+  // What maps are compared with: the target, and the output, pred > 0.5 (the same without a target).
+  std::int64_t references = 1;
+  Buffer<std::uint64_t> actual;            // [references, N, T, words]: and mask > 0
   Buffer<std::uint64_t> valid;             // [N, words]: mask > 0; null without a mask
-  std::vector<std::int64_t> actual_count;  // [N, T]
+  std::vector<std::int64_t> actual_count;  // [references, N, T]
   std::vector<std::int64_t> voxel_count;   // [N]
   std::vector<double> largest;             // [N, T, 2]: largest positive and negative weight
 
-  Reference reference(std::int64_t image, std::int64_t target) const {
-    return {actual.get() + (image * targets + target) * words,
+  // Place of a plane in arrays [references, N, T]; `which`: 0 the target, 1 the output.
+  std::int64_t plane(int which, std::int64_t image, std::int64_t target) const {
+    return (std::min<std::int64_t>(which, references - 1) * images + image) * targets + target;
+  }
+  Reference reference(int which, std::int64_t image, std::int64_t target) const {
+    return {actual.get() + plane(which, image, target) * words,
             valid ? valid.get() + image * words : nullptr};
   }
   bool same_size(const Extent& from) const { return from == extent; }
@@ -75,7 +82,7 @@ struct GuideState {
   std::shared_ptr<const Weights<T>> weights(const Kernels& kernels, const Resize& resize) const;
 
   // What counting at a feature size needs, prepared once and kept.
-  std::shared_ptr<const Cells> cells(const Resize& resize) const;
+  std::shared_ptr<const Cells> cells(const Resize& resize, int which) const;
 
   std::int64_t bytes() const;
 
@@ -88,7 +95,7 @@ struct GuideState {
   mutable std::mutex mutex;
   mutable std::map<Resize, std::shared_ptr<const Weights<float>>> float_weights;
   mutable std::map<Resize, std::shared_ptr<const Weights<double>>> double_weights;
-  mutable std::map<Resize, std::shared_ptr<const Cells>> resized_cells;
+  mutable std::map<std::pair<Resize, int>, std::shared_ptr<const Cells>> resized_cells;
 };
 
 // Pointers to the weights of a block, wherever they come from. One per thread.

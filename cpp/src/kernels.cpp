@@ -231,17 +231,13 @@ PROTOSEG_INLINE void lane_totals(const T* weight, std::int64_t n, double* sum) {
   constexpr int registers = lanes / width<double>;
   DoubleVec s[registers];
   for (int k = 0; k < registers; ++k) s[k] = load<DoubleVec>(sum + k * width<double>);
-  const auto term = [](auto w) { return complement ? T{1} - w : w; };
+  const auto term = [](auto w) { return complement ? 1.0 - w : w; };
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
 #pragma GCC unroll 16
-    for (int k = 0; k < registers; ++k) {
-      typedef T Narrow __attribute__((vector_size(width<double> * sizeof(T))));
-      s[k] +=
-          __builtin_convertvector(term(load<Narrow>(weight + i + k * width<double>)), DoubleVec);
-    }
+    for (int k = 0; k < registers; ++k) s[k] += term(load_double(weight + i + k * width<double>));
   for (int k = 0; k < registers; ++k) store(sum + k * width<double>, s[k]);
-  for (int lane = 0; i < n; ++i, ++lane) sum[lane] += static_cast<double>(term(weight[i]));
+  for (int lane = 0; i < n; ++i, ++lane) sum[lane] += term(static_cast<double>(weight[i]));
 }
 
 template <class T>
@@ -334,17 +330,19 @@ void decide(const double* projection, double threshold, std::int64_t n, std::uin
 template <class T, class Term>
 PROTOSEG_INLINE void add_channels(const T* const* f, std::int64_t channels, std::int64_t ahead,
                                   std::int64_t n, double* sum, Term term) {
-  constexpr int step = width<double>;
+  constexpr int step = width<double>, registers = 16 / step;
   std::int64_t i = 0;
-  for (; i + 2 * step <= n; i += 2 * step) {
-    DoubleVec s0 = load<DoubleVec>(sum + i), s1 = load<DoubleVec>(sum + i + step);
+  for (; i + 16 <= n; i += 16) {
+    DoubleVec s[registers];
+#pragma GCC unroll 8
+    for (int k = 0; k < registers; ++k) s[k] = load<DoubleVec>(sum + i + k * step);
     for (std::int64_t c = 0; c < channels; ++c) {
       __builtin_prefetch(f[c] + i + ahead, 0, 2);
-      s0 += term(load_double(f[c] + i), c);
-      s1 += term(load_double(f[c] + i + step), c);
+#pragma GCC unroll 8
+      for (int k = 0; k < registers; ++k) s[k] += term(load_double(f[c] + i + k * step), c);
     }
-    store(sum + i, s0);
-    store(sum + i + step, s1);
+#pragma GCC unroll 8
+    for (int k = 0; k < registers; ++k) store(sum + i + k * step, s[k]);
   }
   for (; i < n; ++i)
     for (std::int64_t c = 0; c < channels; ++c) sum[i] += term(static_cast<double>(f[c][i]), c);

@@ -61,7 +61,13 @@ PROTOSEG_INLINE Vec<T> splat(T x) {
 
 // width<double> values of f, widened exactly.
 PROTOSEG_INLINE DoubleVec load_double(const float* f) {
+#if defined(__AVX512F__)
+  return _mm512_cvtps_pd(_mm256_loadu_ps(f));
+#elif defined(__AVX2__)  // GCC 12 takes three instructions for the conversion below
+  return _mm256_cvtps_pd(_mm_loadu_ps(f));
+#else
   return __builtin_convertvector(load<HalfFloatVec>(f), DoubleVec);
+#endif
 }
 PROTOSEG_INLINE DoubleVec load_double(const double* f) { return load<DoubleVec>(f); }
 

@@ -17,13 +17,16 @@ namespace protoseg {
 // float64 ones.
 template <class T>
 struct Problem {
-  Problem(const Guide& guide_in, const TensorView& features_in, const Options& options_in)
+  Problem(const Guide& guide_in, const TensorView& features_in, const Options& options_in,
+          std::vector<int> asked_in = {0})
       : kernels(protoseg::kernels()),
         guide(*guide_in.state()),
         features(features_in),
         options(options_in),
         images(guide.images),
         targets(guide.targets),
+        asked(std::move(asked_in)),
+        pairs(targets * static_cast<std::int64_t>(asked.size())),
         channels(features.shape[1]),
         groups(options.groups),
         group_channels(channels / groups),
@@ -47,7 +50,11 @@ struct Problem {
   const GuideState& guide;
   const TensorView features;
   const Options options;
-  const std::int64_t images, targets, channels, groups, group_channels;
+  const std::int64_t images, targets;
+  // What maps are compared with, see GuideState::plane; tallies are [..., T, asked].
+  const std::vector<int> asked;
+  const std::int64_t pairs;  // T x asked
+  const std::int64_t channels, groups, group_channels;
   const Extent from;
   const std::int64_t voxels;  // of a feature plane
   const bool same_size;

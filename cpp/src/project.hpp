@@ -75,21 +75,21 @@ class Projector {
   TileReader<T> tile_;
 };
 
-// Tallies [N, G, T] of a sink that counts; zeros from one that does not.
+// Tallies [N, G, T, asked] of a sink that counts; zeros from one that does not.
 template <class T>
 std::vector<Tally> project_same_size(const Problem<T>& problem, const Boundaries& boundaries,
                                      Sink& sink);
 template <class T>
 void project_resized(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink);
 
-// Adds the tallies [tasks, T] of `parts` consecutive tasks each.
+// Adds the tallies [tasks, n] of `parts` consecutive tasks each.
 inline std::vector<Tally> merge_tallies(const std::vector<Tally>& tallies, std::int64_t parts,
-                                        std::int64_t targets) {
+                                        std::int64_t n) {
   std::vector<Tally> merged(tallies.size() / parts, Tally{0, 0});
   for (std::size_t i = 0; i < tallies.size(); ++i) {
-    const std::size_t task = i / targets / parts, target = i % targets;
-    merged[task * targets + target].tp += tallies[i].tp;
-    merged[task * targets + target].predicted += tallies[i].predicted;
+    const std::size_t task = i / n / parts, at = i % n;
+    merged[task * n + at].tp += tallies[i].tp;
+    merged[task * n + at].predicted += tallies[i].predicted;
   }
   return merged;
 }

@@ -8,7 +8,8 @@ std::vector<Tally> project_same_size(const Problem<T>& problem, const Boundaries
   constexpr std::int64_t chunk = 2 * block_voxels;
   const std::int64_t chunks = (problem.voxels + chunk - 1) / chunk;
   const std::int64_t planes = problem.images * problem.groups, targets = problem.targets;
-  std::vector<Tally> tallies(planes * chunks * targets, Tally{0, 0});
+  const std::int64_t pairs = problem.pairs, asked = pairs / targets;
+  std::vector<Tally> tallies(planes * chunks * pairs, Tally{0, 0});
   const std::int64_t cost = std::min(chunk, problem.voxels) * problem.group_channels;
   parallel_for(planes * chunks, cost, [&] {
     return [&, projector = Projector<T>(problem, boundaries),
@@ -26,11 +27,11 @@ std::vector<Tally> project_same_size(const Problem<T>& problem, const Boundaries
         for (std::int64_t target = 0; target < targets; ++target)
           sink.take({image, group, target, first, n}, &projection[target * block_voxels], squares,
                     boundaries.boundary[(image * problem.groups + group) * targets + target],
-                    &tallies[task * targets + target]);
+                    &tallies[task * pairs + target * asked]);
       }
     };
   });
-  return merge_tallies(tallies, chunks, targets);
+  return merge_tallies(tallies, chunks, pairs);
 }
 
 template std::vector<Tally> project_same_size(const Problem<float>&, const Boundaries&, Sink&);

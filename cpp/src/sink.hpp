@@ -19,7 +19,7 @@ class Sink {
  public:
   virtual ~Sink() = default;
   // projection [n]: sum_c weight_c (U f_c); square [n]: squared norm of U f, if needs_square. Only
-  // a sink that counts has a tally.
+  // a sink that counts has a tally [asked].
   virtual void take(const Row& row, const double* projection, const double* square,
                     const Boundary& boundary, Tally* tally) = 0;
   virtual bool needs_square() const { return false; }
@@ -27,18 +27,24 @@ class Sink {
 
 class CountSink final : public Sink {
  public:
-  CountSink(const Kernels& kernels, const GuideState& guide) : kernels_(kernels), guide_(guide) {}
+  template <class T>
+  explicit CountSink(const Problem<T>& problem)
+      : kernels_(problem.kernels), guide_(problem.guide), asked_(problem.asked) {}
   void take(const Row& row, const double* projection, const double*, const Boundary& boundary,
             Tally* tally) override {
-    if (boundary.defined)
-      kernels_.count_above_double(projection, boundary.threshold, row.n,
-                                  guide_.reference(row.image, row.target), row.first,
-                                  {projection, true}, tally);
+    for (const int which : asked_) {
+      if (boundary.defined)
+        kernels_.count_above_double(projection, boundary.threshold, row.n,
+                                    guide_.reference(which, row.image, row.target), row.first,
+                                    {projection, true}, tally);
+      ++tally;
+    }
   }
 
  private:
   const Kernels& kernels_;
   const GuideState& guide_;
+  const std::vector<int>& asked_;
 };
 
 // Element (image, group, target, first) of an output [N, G, T, voxels].

@@ -18,7 +18,7 @@ class TileUnits {
         sum_(partial_.size()),
         unit_(problem.tile * problem.targets) {}
 
-  // tally and boundary [count, T]
+  // tally [count, T, asked], boundary [count, T]
   void operator()(std::int64_t image, std::int64_t channel, std::int64_t count, Tally* tally,
                   Boundary* boundary) {
     std::fill(sum_.begin(), sum_.end(), 0.0);
@@ -55,9 +55,9 @@ void count_cached(const Problem<T>& problem, UnitCounts<T>& result) {
   parallel_for(problem.images * tiles, problem.tile * problem.voxels, [&] {
     return [&, units = TileUnits<T>(problem)](std::int64_t task) mutable {
       const std::int64_t image = task / tiles, channel = task % tiles * problem.tile;
-      const std::int64_t at = (image * problem.channels + channel) * problem.targets;
-      units(image, channel, std::min(problem.tile, problem.channels - channel), &result.tally[at],
-            &result.boundary[at]);
+      const std::int64_t at = image * problem.channels + channel;
+      units(image, channel, std::min(problem.tile, problem.channels - channel),
+            &result.tally[at * problem.pairs], &result.boundary[at * problem.targets]);
     };
   });
 }
@@ -67,8 +67,9 @@ template <class T>
 void count_split(const Problem<T>& problem, UnitCounts<T>& result) {
   const std::int64_t tiles = problem.tiles(), segments = problem.segments();
   const std::int64_t targets = problem.targets, channels = problem.channels;
+  const std::int64_t pairs = problem.pairs;
   const Boundaries boundaries = make_boundaries(problem, channel_prototypes(problem));
-  std::vector<UnitThreshold<T>> unit(result.tally.size());
+  std::vector<UnitThreshold<T>> unit(result.boundary.size());
   for (std::size_t i = 0; i < unit.size(); ++i) {
     const std::int64_t target = i % targets, channel = i / targets % channels;
     const std::int64_t image = i / targets / channels;
@@ -80,18 +81,18 @@ void count_split(const Problem<T>& problem, UnitCounts<T>& result) {
   const std::int64_t cost = std::min(problem.voxels, segment_voxels) * problem.tile;
   parallel_for(problem.images * tiles * segments, cost, [&] {
     return [&, counts = TileCounts<T>(problem, false),
-            tally = std::vector<Tally>(problem.tile * targets)](std::int64_t task) mutable {
+            tally = std::vector<Tally>(problem.tile * pairs)](std::int64_t task) mutable {
       const std::int64_t segment = task % segments, image = task / segments / tiles;
       const std::int64_t channel = task / segments % tiles * problem.tile;
       const std::int64_t count = std::min(problem.tile, channels - channel);
-      const std::int64_t at = (image * channels + channel) * targets;
+      const std::int64_t at = image * channels + channel;
       std::fill(tally.begin(), tally.end(), Tally{0, 0});
-      counts(image, channel, count, segment, &unit[at], tally.data());
-      for (std::int64_t i = 0; i < count * targets; ++i)
-        tallies[((at + i) / targets * segments + segment) * targets + i % targets] = tally[i];
+      counts(image, channel, count, segment, &unit[at * targets], tally.data());
+      for (std::int64_t i = 0; i < count; ++i)
+        std::copy_n(&tally[i * pairs], pairs, &tallies[((at + i) * segments + segment) * pairs]);
     };
   });
-  result.tally = merge_tallies(tallies, segments, targets);
+  result.tally = merge_tallies(tallies, segments, pairs);
 }
 
 }  // namespace
@@ -99,8 +100,8 @@ void count_split(const Problem<T>& problem, UnitCounts<T>& result) {
 template <class T>
 UnitCounts<T> count_units(const Problem<T>& problem) {
   UnitCounts<T> result;
-  result.tally.assign(problem.images * problem.channels * problem.targets, Tally{0, 0});
-  result.boundary.resize(result.tally.size());
+  result.tally.assign(problem.images * problem.channels * problem.pairs, Tally{0, 0});
+  result.boundary.resize(problem.images * problem.channels * problem.targets);
   const std::int64_t tile_bytes = problem.tile * problem.voxels * std::int64_t{sizeof(T)};
   if (tile_bytes <= cached_tile_bytes && problem.images * problem.tiles() >= max_threads())
     count_cached(problem, result);

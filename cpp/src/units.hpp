@@ -51,7 +51,7 @@ class TileCounts {
   TileCounts(const Problem<T>& problem, bool planes_from_cache)
       : problem_(problem), tile_(problem, problem.tile), ahead_(problem, planes_from_cache) {}
 
-  // unit [count, T]; tally [count, T] is added to.
+  // unit [count, T]; tally [count, T, asked] is added to.
   void operator()(std::int64_t image, std::int64_t channel, std::int64_t count_channels,
                   std::int64_t segment, const UnitThreshold<T>* unit, Tally* tally) {
     const std::int64_t begin = segment * segment_voxels;
@@ -63,10 +63,14 @@ class TileCounts {
       const UnitThreshold<T>* u = unit;
       Tally* sum = tally;
       for (std::int64_t i = 0; i < count_channels; ++i)
-        for (std::int64_t target = 0; target < problem_.targets; ++target, ++u, ++sum)
-          if (u->anything)
-            count(problem_.kernels, *u, rows[i], n, problem_.guide.reference(image, target), first,
-                  ahead_.of_second_pass(rows[i], image, channel + i, first), sum);
+        for (std::int64_t target = 0; target < problem_.targets; ++target, ++u)
+          for (const int which : problem_.asked) {
+            if (u->anything)
+              count(problem_.kernels, *u, rows[i], n,
+                    problem_.guide.reference(which, image, target), first,
+                    ahead_.of_second_pass(rows[i], image, channel + i, first), sum);
+            ++sum;
+          }
     }
   }
 
@@ -76,7 +80,7 @@ class TileCounts {
   ReadAhead<T> ahead_;
 };
 
-// Units of features at `size`: tallies and boundaries [N, C, T].
+// Units of features at `size`: tallies [N, C, T, asked] and boundaries [N, C, T].
 template <class T>
 struct UnitCounts {
   std::vector<Tally> tally;

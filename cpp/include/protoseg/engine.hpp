@@ -67,9 +67,10 @@ class Guide {
 // place. feature_size may differ from size; the features are never resized, the weights and
 // margins are.
 
-// counts [N, G, T]
+// counts [N, G, T] of the maps against the guide's target, or against its output, pred > 0.5, in one
+// pass over the features; either may be null. A guide without a target has its output for one.
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
-               Counts* counts);
+               Counts* against_target, Counts* against_output = nullptr);
 
 // Weighted means and the sums of their weights; mean [N, T, C], weight [N, T].
 struct PrototypeArrays {
