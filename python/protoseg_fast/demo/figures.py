@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,6 +19,9 @@ from protoseg_fast.demo.svg import INK, MUTED, PAPER, RULE, SERIES, STYLE, inlin
 WIDTH = 4.6  # inches; shown about as wide on a phone, so that 10 pt stays readable
 ROW = 0.29  # inches per layer
 BINS = np.linspace(0, 1, 21)
+
+# The line that says what calling the whole brain the target would score.
+BASELINE: Any = {"color": INK, "linewidth": 1, "linestyle": (0, (4, 2))}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def layer_profile(layers: Sequence[LayerSummary], baseline: float, name: str) ->
         figure, axes = _rows(layers, header=0.75)
         y = np.arange(len(layers))
         low, high = np.array([layer.spread for layer in layers]).T
-        axes.axvline(baseline, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        axes.axvline(baseline, **BASELINE)
         axes.hlines(y, low, high, color=SERIES[0], linewidth=5, alpha=0.28)
         best = [layer.unit_sa[layer.best] for layer in layers]
         axes.plot(best, y, "|", color=INK, markersize=9, label="best single unit")
@@ -65,18 +69,17 @@ def layer_profile(layers: Sequence[LayerSummary], baseline: float, name: str) ->
             markerfacecolor=PAPER,
             label="layer, without the truth",
         )
-        axes.plot(
-            [], [], color=MUTED, linewidth=1, linestyle=(0, (1, 2)), label="whole brain as one map"
-        )
+        axes.plot([], [], label="whole brain as one map", **BASELINE)
         _legend(figure, axes)
         return inline_svg(figure, name, _profile_text(layers))
 
 
-def unit_histograms(layers: Sequence[LayerSummary], name: str) -> Markup:
+def unit_histograms(layers: Sequence[LayerSummary], baseline: float, name: str) -> Markup:
     """How the units of each layer spread over SA; one row of bars per layer."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _rows(layers, header=0.15)
         axes.axvline(GOOD_SA, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+        axes.axvline(baseline, **BASELINE)
         for row, layer in enumerate(layers):
             counts, _ = np.histogram(layer.unit_sa, BINS)
             heights = 0.85 * counts / max(counts.max(), 1)

@@ -31,6 +31,7 @@ TEMPLATE = "page.html.j2"
 # What a correlation of at least this much is called.
 FOLLOWS = {"follows": 0.7, "loosely follows": 0.4}
 HARDLY = "hardly follows"
+UNCLEAR = "cannot be compared with"
 
 UNDEFINED, MINUS = "\u2013", "\u2212"  # en dash, minus sign
 
@@ -47,6 +48,7 @@ def render_page(result: DemoResult) -> str:
     environment.filters["sa"] = _two_digits
     environment.filters["duration"] = duration
     environment.filters["signed"] = _signed
+    environment.filters["millimetres"] = _millimetres
     return environment.get_template(TEMPLATE).render(**_context(result))
 
 
@@ -99,7 +101,7 @@ def _charts(result: DemoResult) -> dict[str, dict[str, Markup]]:
         layers = summary.layers[target]
         charts[target] = {
             "profile": layer_profile(layers, summary.baseline[target], f"profile{t}"),
-            "histograms": unit_histograms(layers, f"histograms{t}"),
+            "histograms": unit_histograms(layers, summary.baseline[target], f"histograms{t}"),
             "scatter": quality_scatter(
                 summary.quality[summary.quality.target == target],
                 target,
@@ -127,14 +129,29 @@ def _profile_finding(layers: list[LayerSummary]) -> dict[str, Any]:
     }
 
 
-def _verdict(summary: Summary, target: str) -> dict[str, list[str]]:
-    """How mean SA follows Dice under each kind of degradation, in words, strongest first."""
-    verdict: dict[str, list[str]] = {}
+def _verdict(summary: Summary, target: str) -> dict[str, str]:
+    """How mean SA follows Dice, in words: over all images, and by kind, strongest first."""
+    places: dict[str, list[str]] = {}
     for kind, by_target in summary.by_kind.items():
-        pearson = by_target[target].pearson
-        strength = next((word for word, least in FOLLOWS.items() if pearson >= least), HARDLY)
-        verdict.setdefault(strength, []).append(KINDS[kind].place)
-    return {word: verdict[word] for word in (*FOLLOWS, HARDLY) if word in verdict}
+        places.setdefault(_follows(by_target[target].pearson), []).append(KINDS[kind].place)
+    return {
+        "overall": _follows(summary.correlation[target].pearson),
+        "by_kind": "; ".join(
+            f"{word} Dice {_enumerated(places[word])}"
+            for word in (*FOLLOWS, HARDLY, UNCLEAR)
+            if word in places
+        ),
+    }
+
+
+def _follows(pearson: float) -> str:
+    if not math.isfinite(pearson):
+        return UNCLEAR
+    return next((word for word, least in FOLLOWS.items() if pearson >= least), HARDLY)
+
+
+def _enumerated(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _two_digits(value: float) -> str:
@@ -144,3 +161,7 @@ def _two_digits(value: float) -> str:
 def _signed(value: float) -> str:
     text = f"{value:+.2f}".replace("-", MINUS)
     return text if math.isfinite(value) else UNDEFINED
+
+
+def _millimetres(value: int) -> str:
+    return str(value).replace("-", MINUS)
