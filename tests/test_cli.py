@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import types
@@ -81,7 +82,7 @@ def test_options_arrive(
     fake_run: list[DemoConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    monkeypatch.setattr(cli.webbrowser, "open", opened.append)
+    monkeypatch.setattr(cli.webbrowser, "open", lambda url: opened.append(url) or True)
     arguments = [
         "--out",
         str(tmp_path),
@@ -96,6 +97,26 @@ def test_options_arrive(
     assert cli.main(["demo", *arguments]) == 0
     assert fake_run == [DemoConfig(out=tmp_path, device="cuda", seed=3, steps=9)]
     assert opened == [(tmp_path / "index.html").resolve().as_uri()]
+
+
+def test_no_browser_is_told(
+    fake_run: list[DemoConfig],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(cli.webbrowser, "open", lambda url: False)
+    assert cli.main(["demo", "--open"]) == 0
+    assert "found no browser" in capsys.readouterr().err
+
+
+def test_ctrl_c_waits_for_imports() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    reached = []
+    with pytest.raises(KeyboardInterrupt), cli._interrupts_held():  # noqa: PT012
+        signal.raise_signal(signal.SIGINT)
+        reached.append("end of the block")
+    assert reached
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_missing_dependencies_are_all_named(

@@ -379,7 +379,8 @@ def test_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     [
         ({"device": "tpu"}, "device must be one of cpu, cuda"),
         ({"steps": 0}, "steps must be at least 1"),
-        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"seed": 2**63}, "seed must be at least 0 and less than"),
     ],
 )
 def test_config_is_checked(options: dict, message: str) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import signal
 import sys
+import threading
 import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from protoseg_fast import __version__
@@ -53,23 +56,34 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a small 2-D U-Net on axial slices of the MNI ICBM152 T1 scan (it comes "
         "with nilearn; nothing is downloaded), score the image, every convolution block, every "
         "unit and the output on held-out slices, print a table, and write DIR/index.html and "
-        "DIR/scores.parquet. Takes about a minute on two CPU cores.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        "DIR/scores.parquet. Takes about a minute and a half on two CPU cores.",
     )
     demo.add_argument(
-        "--out", metavar="DIR", type=Path, default=DemoConfig.out, help="folder to write to"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=DemoConfig.out,
+        help="folder to write to (default: %(default)s)",
     )
     demo.add_argument(
         "--device",
         choices=DEVICES,
         default=DemoConfig.device,
         help="where the network runs; in this version scoring always runs on the CPU, and with "
-        "cuda each layer's features are copied there first",
+        "cuda each layer's features are copied there first (default: %(default)s)",
     )
     demo.add_argument(
-        "--seed", type=int, default=DemoConfig.seed, help="of weights, crops and degradations"
+        "--seed",
+        type=int,
+        default=DemoConfig.seed,
+        help="of weights, crops and degradations (default: %(default)s)",
     )
-    demo.add_argument("--steps", type=int, default=DemoConfig.steps, help="training steps")
+    demo.add_argument(
+        "--steps",
+        type=int,
+        default=DemoConfig.steps,
+        help="training steps (default: %(default)s)",
+    )
     demo.add_argument("--open", action="store_true", help="open the page in a browser when done")
     return parser
 
@@ -84,9 +98,26 @@ def _demo(arguments: argparse.Namespace) -> int:
     config = DemoConfig(
         out=arguments.out, device=arguments.device, seed=arguments.seed, steps=arguments.steps
     )
-    from protoseg_fast.demo.run import run_demo
+    with _interrupts_held():
+        from protoseg_fast.demo.run import run_demo
 
     result = run_demo(config)
-    if arguments.open:
-        webbrowser.open(result.page.resolve().as_uri())
+    if arguments.open and not webbrowser.open(result.page.resolve().as_uri()):
+        print(f"protoseg-fast: found no browser to open {result.page} with.", file=sys.stderr)
     return OK
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Within the block, Ctrl-C waits until its end. Importing torch would abort the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt

@@ -44,5 +44,5 @@ class DemoConfig:
             raise DemoError(f"device must be one of {', '.join(DEVICES)}; got {self.device!r}.")
         if self.steps < 1:
             raise DemoError(f"steps must be at least 1; got {self.steps}.")
-        if self.seed < 0:
-            raise DemoError(f"seed must not be negative; got {self.seed}.")
+        if not 0 <= self.seed < 2**63:
+            raise DemoError(f"seed must be at least 0 and less than 2^63; got {self.seed}.")

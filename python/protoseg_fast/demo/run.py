@@ -111,10 +111,10 @@ def _run_stages(
     result = DemoResult(
         config, model, losses, training, held_out, sweep, summary, gallery, published, stage.seconds
     )
-    with _replacing(result.scores) as temporary:
-        sweep.scores.to_parquet(temporary, index=False, compression="zstd")
-    with _replacing(result.page) as temporary:
-        temporary.write_text(render_page(result), encoding="utf-8")
+    # Both are written before either is put in place: whoever stops the demo keeps a matching pair.
+    with _replacing(result.scores) as scores, _replacing(result.page) as page:
+        sweep.scores.to_parquet(scores, index=False, compression="zstd")
+        page.write_text(render_page(result), encoding="utf-8")
     return result
 
 

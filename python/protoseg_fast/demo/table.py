@@ -54,7 +54,11 @@ def _cells(row: LayerSummary) -> tuple[str, str, str]:
 def closing_facts(result: DemoResult) -> list[tuple[str, str]]:
     """What the run found and took: name and sentence."""
     summary, sweep, published = result.summary, result.sweep, result.published
-    dice = ", ".join(f"{target} {summary.dice[target]:.2f}" for target in TARGETS)
+    clean = summary.by_degradation[0]
+    dice = ", ".join(
+        f"{target} {summary.dice[target]:.2f} (mean SA {clean.mean_sa[target]:.2f})"
+        for target in TARGETS
+    )
     correlation = ", ".join(
         f"{target} r = {summary.correlation[target].pearson:.2f}" for target in TARGETS
     )
@@ -66,8 +70,8 @@ def closing_facts(result: DemoResult) -> list[tuple[str, str]]:
         ("forward", f"{sweep.forward_s:.1f} s for {sweep.images} images"),
         (
             "scoring",
-            f"{truth_s:.1f} s for all {result.units} units and {len(sweep.layers)} layers of "
-            f"them, both targets: {result.scoring_ratio:.2g} x the forward passes (without ground "
+            f"{truth_s:.1f} s for {result.units} units and the {len(sweep.layers)} layers they are "
+            f"in, both targets: {result.scoring_ratio:.2g} x the forward passes (without ground "
             f"truth: {output_s:.1f} s)",
         ),
         (
