@@ -56,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Train a small 2-D U-Net on axial slices of the MNI ICBM152 T1 scan (it comes "
         "with nilearn; nothing is downloaded), score the image, every convolution block, every "
         "unit and the output on held-out slices, print a table, and write DIR/index.html and "
-        "DIR/scores.parquet. Takes about a minute and a half on two CPU cores.",
+        "DIR/scores.parquet. Takes about two minutes on two idle CPU cores.",
     )
     demo.add_argument(
         "--out",
