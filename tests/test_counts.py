@@ -109,3 +109,28 @@ def test_option_names_are_those_of_the_type_hints() -> None:
     assert list(get_args(guide.Metric)) == names["metric"]
     assert list(get_args(guide.Interpolation)) == names["interpolation"]
     assert list(get_args(guide.Empty)) == names["empty"]
+
+
+@pytest.mark.parametrize("groups", [1, 2, "unit"])
+@pytest.mark.parametrize("feature_size", [(40, 50), (11, 13)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_both_references_in_one_pass(
+    feature_size: tuple[int, ...], groups: int | str, masked: bool
+) -> None:
+    rng = np.random.default_rng(5)
+    features = rng.normal(size=(2, 6, *feature_size)).astype(np.float32)
+    pred = rng.random((2, 3, 40, 50), dtype=np.float32)
+    target = rng.random(pred.shape) < 0.3
+    mask = rng.random((2, 1, 40, 50)) < 0.7 if masked else None
+    guide = psf.Guide(pred, target, mask)
+    both = guide.sa_counts_both(features, groups=groups)
+    expected = {
+        "target": guide.sa_counts(features, groups=groups),
+        "output": psf.Guide(pred, None, mask).sa_counts(features, groups=groups),
+    }
+    for name, counts in expected.items():
+        for field, array in counts.to_dict().items():
+            np.testing.assert_array_equal(getattr(both, name).to_dict()[field], array)
+    alone = psf.Guide(pred, None, mask).sa_counts_both(features, groups=groups)
+    np.testing.assert_array_equal(alone.target.tp, alone.output.tp)
+    np.testing.assert_array_equal(alone.output.tp, expected["output"].tp)

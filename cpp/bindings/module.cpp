@@ -56,28 +56,24 @@ class PyGuide {
 
   const protoseg::Guide& guide() const { return *guide_; }
 
-  // (tp, predicted, actual [N, G, T]; voxels [N, 1, 1]; defined [N, G, T])
-  py::tuple sa_counts(const py::object& features, const Options& options) const {
+  // Against the target and against the output, as far as asked for, of one pass over the features:
+  // each (tp, predicted, actual [N, G, T]; voxels [N, 1, 1]; defined [N, G, T])
+  py::tuple sa_counts(const py::object& features, const Options& options, bool target,
+                      bool output) const {
     const Borrowed array = borrow("features", features);
-    const std::int64_t images = guide_->images(), targets = guide_->targets();
-    std::vector<protoseg::Counts> counts;
+    std::vector<protoseg::Counts> counts[2];
     {
       const py::gil_scoped_release release;
-      counts.resize(checked_size(array.view, options) * targets);
-      protoseg::sa_counts(*guide_, array.view, options, counts.data());
+      const std::int64_t n = checked_size(array.view, options) * guide_->targets();
+      if (target) counts[0].resize(n);
+      if (output) counts[1].resize(n);
+      protoseg::sa_counts(*guide_, array.view, options, target ? counts[0].data() : nullptr,
+                          output ? counts[1].data() : nullptr);
     }
-    const std::vector<py::ssize_t> shape = {images, options.groups, targets};
-    py::array_t<std::int64_t> tp(shape), predicted(shape), actual(shape);
-    py::array_t<std::int64_t> voxels(std::vector<py::ssize_t>{images, 1, 1});
-    py::array_t<bool> defined(shape);
-    for (std::size_t i = 0; i < counts.size(); ++i) {
-      tp.mutable_data()[i] = counts[i].tp;
-      predicted.mutable_data()[i] = counts[i].predicted;
-      actual.mutable_data()[i] = counts[i].actual;
-      defined.mutable_data()[i] = counts[i].defined;
-      voxels.mutable_data()[i / (options.groups * targets)] = counts[i].voxels;
-    }
-    return py::make_tuple(tp, predicted, actual, voxels, defined);
+    py::list result;
+    if (target) result.append(count_arrays(counts[0], options));
+    if (output) result.append(count_arrays(counts[1], options));
+    return py::tuple(result);
   }
 
   // (positive, negative [N, T, C]; positive_weight, negative_weight [N, T])
@@ -129,6 +125,23 @@ class PyGuide {
       protoseg::probability(*guide_, features, options, data);
     }
     return out;
+  }
+
+  py::tuple count_arrays(const std::vector<protoseg::Counts>& counts,
+                         const Options& options) const {
+    const std::int64_t images = guide_->images(), targets = guide_->targets();
+    const std::vector<py::ssize_t> shape = {images, options.groups, targets};
+    py::array_t<std::int64_t> tp(shape), predicted(shape), actual(shape);
+    py::array_t<std::int64_t> voxels(std::vector<py::ssize_t>{images, 1, 1});
+    py::array_t<bool> defined(shape);
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      tp.mutable_data()[i] = counts[i].tp;
+      predicted.mutable_data()[i] = counts[i].predicted;
+      actual.mutable_data()[i] = counts[i].actual;
+      defined.mutable_data()[i] = counts[i].defined;
+      voxels.mutable_data()[i / (options.groups * targets)] = counts[i].voxels;
+    }
+    return py::make_tuple(tp, predicted, actual, voxels, defined);
   }
 
   // N * G, before the engine has checked groups: outputs are allocated first.
@@ -203,7 +216,8 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init<const py::object&, const py::object&, const py::object&,
                     std::optional<double>>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"))
-      .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("options"))
+      .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("options"),
+           py::arg("target"), py::arg("output"))
       .def("prototypes", &PyGuide::prototypes, py::arg("features"), py::arg("options"))
       .def("segment", &PyGuide::segment, py::arg("features"), py::arg("options"))
       .def("probability", &PyGuide::probability, py::arg("features"), py::arg("options"))

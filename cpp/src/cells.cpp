@@ -136,8 +136,8 @@ void Cells::pack(const GuideState& guide, int which) {
             valid[(shared_valid ? 0 : image) * tile_words + at] = here;
           voxels += __builtin_popcountll(here);
           for (std::int64_t target = 0; target < targets; ++target) {
-            const std::uint64_t bits =
-                word_of(guide.reference(which, image, target).actual, block, slice, row, line.y->end);
+            const std::uint64_t bits = word_of(guide.reference(which, image, target).actual, block,
+                                               slice, row, line.y->end);
             actual[(image * targets + target) * tile_words + at] = bits;
             found[target] += __builtin_popcountll(bits);
           }

@@ -28,7 +28,7 @@ void merge(Range& into, const Range& from) {
 struct ChunkFindings {
   Range mask = empty_range();
   std::vector<Range> pred;
-  std::vector<double> largest;  // [T, 2]
+  std::vector<double> largest;       // [T, 2]
   std::vector<std::int64_t> actual;  // [references, T]
   std::int64_t voxels = 0;
   bool target_binary = true;
@@ -78,9 +78,9 @@ class ChunkScan {
     for (std::int64_t target = 0; target < guide_.targets; ++target) {
       scan_pred(image, target, first, n, found);
       for (int which = guide_.references - 1; which >= 0; --which) {
-        std::uint64_t* actual =
-            guide_.actual.get() + guide_.plane(which, image, target) * guide_.words +
-            first / word_bits;
+        std::uint64_t* actual = guide_.actual.get() +
+                                guide_.plane(which, image, target) * guide_.words +
+                                first / word_bits;
         pack_reference(which, image, target, first, n, actual, found);
         for (std::int64_t i = 0; valid != nullptr && i < words; ++i) actual[i] &= valid[i];
         found.actual[which * guide_.targets + target] += popcount(actual, words);
@@ -227,7 +227,8 @@ Guide::Guide(const TensorView& pred, const TensorView* target, const TensorView*
   guide.extent = spatial_extent(pred);
   guide.words = (guide.extent.voxels() + word_bits - 1) / word_bits;
   guide.references = target != nullptr ? 2 : 1;
-  guide.actual = make_buffer<std::uint64_t>(guide.references * guide.images * guide.targets * guide.words);
+  guide.actual =
+      make_buffer<std::uint64_t>(guide.references * guide.images * guide.targets * guide.words);
   if (guide.has_mask) guide.valid = make_buffer<std::uint64_t>(guide.images * guide.words);
   scan(kernels(), guide, target);
 }

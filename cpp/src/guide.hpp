@@ -58,8 +58,9 @@ struct GuideState {
   std::int64_t images = 0, targets = 0;
   std::vector<std::int64_t> size;
   Extent extent;
-  std::int64_t words = 0;                  // per packed plane
-  // What maps are compared with: the target, and the output, pred > 0.5 (the same without a target).
+  std::int64_t words = 0;  // per packed plane
+  // What maps are compared with: the target, and the output, pred > 0.5 (the same without a
+  // target).
   std::int64_t references = 1;
   Buffer<std::uint64_t> actual;            // [references, N, T, words]: and mask > 0
   Buffer<std::uint64_t> valid;             // [N, words]: mask > 0; null without a mask

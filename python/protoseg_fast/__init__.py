@@ -14,7 +14,7 @@ except ImportError as error:
 
 from protoseg_fast import reference
 from protoseg_fast._core import available_isas, build_config, set_isa
-from protoseg_fast.counts import Counts, MeanSA, Prototypes, mean_sa
+from protoseg_fast.counts import BothCounts, Counts, MeanSA, Prototypes, mean_sa
 from protoseg_fast.functional import probability, prototypes, sa_counts, sa_score, segment
 from protoseg_fast.guide import Guide
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from protoseg_fast.nn import ProtoSeg
 
 __all__ = [
+    "BothCounts",
     "Counts",
     "Guide",
     "MeanSA",

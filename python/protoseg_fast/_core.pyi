@@ -1,11 +1,19 @@
 """The compiled engine. Private: use the package."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
+
+_CountArrays: TypeAlias = tuple[
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.bool_],
+]
 
 class Options:
     def __init__(
@@ -21,14 +29,8 @@ class Options:
 class Guide:
     def __init__(self, pred: Any, target: Any, mask: Any, binarize: float | None) -> None: ...
     def sa_counts(
-        self, features: Any, options: Options
-    ) -> tuple[
-        NDArray[np.int64],
-        NDArray[np.int64],
-        NDArray[np.int64],
-        NDArray[np.int64],
-        NDArray[np.bool_],
-    ]: ...
+        self, features: Any, options: Options, target: bool, output: bool
+    ) -> tuple[_CountArrays, ...]: ...
     def prototypes(
         self, features: Any, options: Options
     ) -> tuple[

@@ -10,7 +10,7 @@ import numpy as np
 from protoseg_fast import _core
 from protoseg_fast._arrays import Kind, common_kind, inspect, to_numpy
 
-__all__ = ["Counts", "MeanSA", "Prototypes", "mean_sa"]
+__all__ = ["BothCounts", "Counts", "MeanSA", "Prototypes", "mean_sa"]
 
 
 class _Parts:
@@ -177,6 +177,15 @@ class Counts(_Parts):
 
     def __repr__(self) -> str:
         return self._repr(dice=self._score("dice", "nan"))
+
+
+class BothCounts(NamedTuple):
+    """Counts of the same maps against both references."""
+
+    target: Counts
+    """Against the guide's target."""
+    output: Counts
+    """Against the network's own output, pred > 0.5."""
 
 
 class Prototypes(_Parts):

@@ -9,7 +9,7 @@ import numpy as np
 
 from protoseg_fast import _core
 from protoseg_fast._arrays import Array, common_kind, inspect
-from protoseg_fast.counts import Counts, Prototypes
+from protoseg_fast.counts import BothCounts, Counts, Prototypes
 
 __all__ = ["Empty", "Groups", "Guide", "Interpolation", "Metric"]
 
@@ -86,7 +86,32 @@ class Guide:
         """Count voxels of map and target for every group; see `protoseg_fast.sa_counts`."""
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        return Counts._from_core(self._core.sa_counts(array.exported, options), self._kind)
+        (arrays,) = self._core.sa_counts(array.exported, options, True, False)
+        return Counts._from_core(arrays, self._kind)
+
+    def sa_counts_both(
+        self,
+        features: Any,
+        *,
+        groups: Groups = 1,
+        metric: Metric = "euclidean",
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+    ) -> BothCounts:
+        """Count against the target and against the network's own output, in one pass.
+
+        Arguments and errors are those of `protoseg_fast.sa_counts`.
+
+        Returns:
+            BothCounts(target, output): the `Counts` that `sa_counts` returns, and those against
+            pred > 0.5, the estimate without ground truth. They are equal without a target.
+        """
+        array = self._inspect(features)
+        options = _options(features, groups, metric, interpolation, align_corners)
+        target, output = self._core.sa_counts(array.exported, options, True, True)
+        return BothCounts(
+            Counts._from_core(target, self._kind), Counts._from_core(output, self._kind)
+        )
 
     def sa_score(
         self,
@@ -101,7 +126,9 @@ class Guide:
         """Score every group; see `protoseg_fast.sa_score`."""
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        tp, predicted, actual, _, defined = self._core.sa_counts(array.exported, options)
+        ((tp, predicted, actual, _, defined),) = self._core.sa_counts(
+            array.exported, options, True, False
+        )
         return self._kind.wrap(_core.score("dice", tp, predicted, actual, defined, empty))
 
     def segment(
@@ -152,7 +179,10 @@ class Guide:
 
     @property
     def nbytes(self) -> int:
-        """Memory kept: one bit per voxel and target, and the weights per feature size."""
+        """Bytes kept: per voxel and target two bits, and per feature size another two or three
+        (nothing of features at ``size``) besides two weights per feature voxel. More channels or
+        layers of a size add nothing.
+        """
         return self._core.nbytes
 
     def __repr__(self) -> str:
