@@ -31,10 +31,6 @@ std::int64_t columns_for(std::int64_t rows) {
   return rows >= 5 ? 8 : rows >= 3 ? 16 : rows == 2 ? 32 : 64;
 }
 
-std::int16_t coarse(double weight) {
-  return static_cast<std::int16_t>(std::min(32767L, std::lround(weight * 0x1p15)));
-}
-
 }  // namespace
 
 Cells::Cells(const GuideState& guide, const Resize& resize_in, int which) : resize(resize_in) {
@@ -83,10 +79,17 @@ void Cells::set_columns() {
   }
 }
 
+std::int16_t Cells::coarse(double weight) {
+  const long rounded = std::lround(weight * 0x1p15);
+  clipped = clipped || rounded > 32767;
+  return static_cast<std::int16_t>(std::min(32767L, rounded));
+}
+
 void Cells::set_lines() {
   const std::int64_t rows = word_bits / columns;
+  std::vector<std::int64_t> first_row;
   for (const Interval& cell : y) {
-    y_first.push_back(static_cast<std::int64_t>(y_weight.size()));
+    first_row.push_back(static_cast<std::int64_t>(y_weight.size()));
     const std::int64_t padded = (cell.end - cell.begin + rows - 1) / rows * rows;
     for (std::int64_t row = 0; row < padded; ++row) {
       const double weight = exact[1][std::min(cell.begin + row, cell.end - 1)];
@@ -96,8 +99,19 @@ void Cells::set_lines() {
   }
   for (const Interval& slices : z)
     for (const Interval& cell : y) {
-      lines.push_back({&slices, &cell, (cell.end - cell.begin + rows - 1) / rows, tile_words});
-      tile_words += blocks * lines.back().tile_words();
+      Line line;
+      line.z = &slices;
+      line.y = &cell;
+      line.slices = slices.end - slices.begin;
+      line.words = (cell.end - cell.begin + rows - 1) / rows;
+      line.first_word = tile_words;
+      line.y_row = first_row[&cell - y.data()];
+      line.flat = slices.lower == slices.upper && line.slices == 1;
+      // A rounded value errs by 1/2, a blend adds 1/2 for its product and 1/2 for its weight, or 1
+      // if that was clipped: 1.5 where rows are blended, 2.5 where slices are, too.
+      line.coarse_doubt = static_cast<std::int16_t>((line.flat ? 1 : 2) * (clipped ? 2 : 1));
+      lines.push_back(line);
+      tile_words += blocks * line.tile_words();
     }
 }
 

@@ -22,9 +22,13 @@ struct Interval {
 struct Line {
   const Interval* z;
   const Interval* y;
+  std::int64_t slices;
   std::int64_t words;       // per slice of a tile
   std::int64_t first_word;  // of the line's first tile
-  std::int64_t tile_words() const { return (z->end - z->begin) * words; }
+  std::int64_t y_row;       // of the first row, in arrays per row of y
+  bool flat;                // in one slice, between two feature rows
+  std::int16_t coarse_doubt;
+  std::int64_t tile_words() const { return slices * words; }
 };
 
 struct TileTotal {
@@ -46,9 +50,10 @@ struct Cells {
 
   // Weights as floats, for a first look; those of y are repeated to whole words of rows.
   std::vector<float> z_weight;                 // [to.z]
-  std::vector<float> y_weight;                 // per interval of y, `y_first` on
-  std::vector<std::int64_t> y_first;           // [y]
+  std::vector<float> y_weight;                 // per interval of y, from Line::y_row on
   std::vector<std::int16_t> coarse_z_weight;   // [to.z]: in fixed point
+  std::int16_t coarse(double weight);
+  bool clipped = false;  // some weight had no place in fixed point
   std::vector<std::int16_t> coarse_y_weight;   // per y_weight, `columns` times each
   std::vector<double> exact[3];                // [to.z], [to.y], [to.x]
   std::vector<std::int64_t> x_lower, x_upper;  // [to.x]

@@ -49,11 +49,8 @@ struct Soon {
   bool half_rate;
 };
 
-// Fixed point for a first look at resized maps: values are scaled to +-coarse_most, weights to
-// 2^15. What is too near to zero: rounding a value errs by 1/2, and each blend by 1/2 for the
-// product and up to 1 for the weight; so 2 where rows are blended once, 3.5 where slices are, too.
+// Fixed point for a first look at resized maps: values are scaled to +-coarse_most, weights to 2^15.
 constexpr float coarse_most = 16000.0f;
-constexpr std::int16_t coarse_doubt_flat = 3, coarse_doubt = 5;  // values below are doubtful
 
 // Neighbouring tiles of a resized map, between four feature rows that were resized along x:
 // corner[2 z + y], and the same in fixed point. A word holds word_bits / columns rows of a tile.
@@ -69,6 +66,7 @@ struct TileRun {
   std::int64_t tiles, slices;
   std::int64_t words;  // per slice
   float doubt;
+  std::int16_t coarse_doubt;
 };
 
 using CountTileRun = std::int64_t (*)(const TileRun&, Tally*, std::int64_t* doubtful);

@@ -166,6 +166,11 @@ PROTOSEG_INLINE Octet larger(Octet a, Octet b) { return _mm256_max_ps(a, b); }
 PROTOSEG_INLINE Octet magnitude(Octet a) {
   return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
 }
+PROTOSEG_INLINE float largest_of(Octet a) {
+  __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
+  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
+}
 PROTOSEG_INLINE OctetMask above(Octet a, Octet b) {
   return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
 }
@@ -229,6 +234,11 @@ PROTOSEG_INLINE Octet larger(Octet a, Octet b) {
 }
 PROTOSEG_INLINE Octet magnitude(Octet a) {
   return each([&](int k) { return __builtin_fabsf(a.x[k]); });
+}
+PROTOSEG_INLINE float largest_of(Octet a) {
+  float result = a.x[0];
+  for (int k = 1; k < 8; ++k) result = a.x[k] > result ? a.x[k] : result;
+  return result;
 }
 PROTOSEG_INLINE std::uint64_t above_bits(Octet a, Octet b) {
   std::uint64_t bits = 0;

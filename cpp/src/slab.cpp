@@ -77,13 +77,15 @@ SlabCounter<V>::SlabCounter(const Kernels& kernels, const Cells& cells, std::int
     : kernels_(kernels),
       cells_(cells),
       corners_(cells.corners()),
+      count_tiles_(kernels.count_tiles[__builtin_ctzll(cells.columns / 8)]),
       n_(cells.from.n[2]),
       words_((n_ + word_bits - 1) / word_bits),
       padded_(cells.blocks * cells.columns),
+      done_words_((cells.blocks + word_bits - 1) / word_bits),
       centred_(make_buffer<float>(most_rows * n_ + 2 * word_bits)),
       resized_(make_buffer<float>(most_rows * padded_)),
       coarse_(make_buffer<std::int16_t>(most_rows * padded_)),
-      done_(most_rows * cells.too_wide.size()),
+      done_(most_rows * done_words_),
       largest_(most_rows),
       doubt_(most_rows),
       above_(most_rows * words_),
@@ -130,22 +132,25 @@ void SlabCounter<V>::look(const Slab& slab, const V* values) {
   coarse_scale_ = most > underflow ? coarse_most / most : 0.0f;
   kernels_.corner_bits(centred_.get(), doubt_.data(), slab.rows, n_, above_.data(),
                        possible_.data());
-  std::fill_n(done_.begin(), slab.rows * cells_.too_wide.size(), std::uint64_t{0});
+  std::fill_n(done_.begin(), slab.rows * done_words_, std::uint64_t{0});
 }
 
 // Decides what the corners of a line's tiles decide, and evaluates the rest.
 template <class V>
 void SlabCounter<V>::count_line(const Line& line, Tally* tally) {
-  const std::uint64_t *above[4], *possible[4];
-  for (int k = 0; k < 4; ++k) {
-    above[k] = &above_[corner_row_[k] * words_];
-    possible[k] = &possible_[corner_row_[k] * words_];
-  }
+  const int rows = line.flat ? 2 : 4;
+  std::int64_t open_columns = 0;
   std::uint64_t anything = 0;
   for (std::int64_t w = 0; w < words_; ++w) {
-    all_[w] = above[0][w] & above[1][w] & above[2][w] & above[3][w];
-    any_[w] = possible[0][w] | possible[1][w] | possible[2][w] | possible[3][w];
-    anything |= any_[w];
+    std::uint64_t all = ~std::uint64_t{0}, any = 0;
+    for (int k = 0; k < rows; ++k) {
+      all &= above_[corner_row_[k] * words_ + w];
+      any |= possible_[corner_row_[k] * words_ + w];
+    }
+    all_[w] = all;
+    any_[w] = any;
+    anything |= any;
+    open_columns += __builtin_popcountll(any & ~all);
   }
   if (anything == 0) return;
   start_line(line);
@@ -153,9 +158,13 @@ void SlabCounter<V>::count_line(const Line& line, Tally* tally) {
   const std::int64_t index = &line - cells_.lines.data();
   const TileTotal* before = &cells_.before[(plane_ * lines + index) * (cells_.blocks + 1)];
   for (std::int64_t first = 0; first < cells_.blocks; first += word_bits) {
+    const std::int64_t blocks = std::min<std::int64_t>(word_bits, cells_.blocks - first);
+    if (3 * open_columns > n_) {  // next to no tile will be decided by its corners
+      count_run(line, first, first + blocks, tally);
+      continue;
+    }
     std::uint64_t full, open;
-    kernels_.classify(all_.data(), any_.data(), corners_, first,
-                      std::min<std::int64_t>(word_bits, cells_.blocks - first), &full, &open);
+    kernels_.classify(all_.data(), any_.data(), corners_, first, blocks, &full, &open);
     open = fill_gaps(open | cells_.too_wide[first / word_bits]);
     for_each_run(full & ~open, [&](std::int64_t begin, std::int64_t end) {
       tally->predicted += before[first + end].voxels - before[first + begin].voxels;
@@ -170,31 +179,29 @@ void SlabCounter<V>::count_line(const Line& line, Tally* tally) {
 // What all runs of a line share.
 template <class V>
 void SlabCounter<V>::start_line(const Line& line) {
-  const std::int64_t y_row = cells_.y_first[line.y - cells_.y.data()];
   run_.z_weight = &cells_.z_weight[line.z->begin];
-  run_.y_weight = &cells_.y_weight[y_row];
+  run_.y_weight = &cells_.y_weight[line.y_row];
   run_.coarse_z_weight = &cells_.coarse_z_weight[line.z->begin];
-  run_.coarse_y_weight = &cells_.coarse_y_weight[y_row * cells_.columns];
-  run_.slices = line.z->end - line.z->begin;
+  run_.coarse_y_weight = &cells_.coarse_y_weight[line.y_row * cells_.columns];
+  run_.slices = line.slices;
   run_.words = line.words;
-  run_.doubt = 0.0f;
-  for (const std::int64_t row : corner_row_) run_.doubt = std::max(run_.doubt, doubt_[row]);
-  const CountTiles& count = kernels_.count_tiles[__builtin_ctzll(cells_.columns / 8)];
-  const bool flat = corner_row_[0] == corner_row_[2] && run_.slices == 1;
-  corners_used_ = flat ? 2 : 4;
-  count_ = !flat ? count.any : run_.words == 1 ? count.single : count.flat;
+  run_.coarse_doubt = line.coarse_doubt;
+  run_.doubt = std::max(doubt_[corner_row_[0]], doubt_[corner_row_[1]]);
+  if (!line.flat)
+    run_.doubt = std::max({run_.doubt, doubt_[corner_row_[2]], doubt_[corner_row_[3]]});
+  count_ = !line.flat ? count_tiles_.any : line.words == 1 ? count_tiles_.single : count_tiles_.flat;
 }
 
 template <class V>
 void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_t end,
                                Tally* tally) {
-  for (int k = 0; k < corners_used_; ++k) {
+  for (int k = 0; k < (line.flat ? 2 : 4); ++k) {
     resize_row(corner_row_[k], begin, end);
     const std::int64_t first = corner_row_[k] * padded_ + begin * cells_.columns;
     run_.corner[k] = resized_.get() + first;
     run_.coarse[k] = coarse_.get() + first;
   }
-  const std::int64_t tile_words = run_.slices * run_.words;
+  const std::int64_t tile_words = line.tile_words();
   const std::int64_t at = line.first_word + begin * tile_words;
   run_.valid = cells_.valid_of(image_) + at;
   run_.actual = &cells_.actual[plane_ * cells_.tile_words + at];
@@ -215,10 +222,10 @@ void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_
 // first use.
 template <class V>
 void SlabCounter<V>::resize_row(std::int64_t row, std::int64_t begin, std::int64_t end) {
-  std::uint64_t& done = done_[row * cells_.too_wide.size() + begin / word_bits];
+  std::uint64_t& done = done_[row * done_words_ + begin / word_bits];
   const std::int64_t first = begin / word_bits * word_bits;
-  const std::uint64_t wanted = low_bits(end - begin) << (begin - first);
-  const std::uint64_t missing = wanted & ~done;
+  const std::uint64_t missing = (low_bits(end - begin) << (begin - first)) & ~done;
+  if (missing == 0) return;
   for_each_run(missing, [&](std::int64_t from, std::int64_t to) {
     resize_blocks(row, first + from, first + to);
   });

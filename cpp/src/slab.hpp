@@ -49,9 +49,11 @@ class SlabCounter {
   const Kernels& kernels_;
   const Cells& cells_;
   const BlockCorners corners_;
+  const CountTiles count_tiles_;
   const std::int64_t n_;         // feature voxels per row
   const std::int64_t words_;     // packed words per feature row
   const std::int64_t padded_;    // outputs per row, in whole tiles
+  const std::int64_t done_words_;
   Buffer<float> centred_;        // [rows, n], and padding
   Buffer<float> resized_;        // [rows, padded]: along x, as far as asked for
   Buffer<std::int16_t> coarse_;  // the same in fixed point
@@ -67,7 +69,6 @@ class SlabCounter {
   UnitThreshold<double> threshold_{};
   std::int64_t image_ = 0, plane_ = 0;
   std::int64_t corner_row_[4] = {};  // [2 z + y], relative to the slab
-  int corners_used_ = 4;
   TileRun run_{};
   CountTileRun count_ = nullptr;
 };

@@ -25,9 +25,7 @@ void centre_float(const float* f, double threshold, float side, std::int64_t row
       most = larger(magnitude(x), most);
       store_octet(centred + i, x);
     }
-    float lane[8], result = 0.0f;
-    store_octet(lane, most);
-    for (int k = 0; k < 8; ++k) result = lane[k] > result ? lane[k] : result;
+    float result = largest_of(most);
     for (; i < n; ++i) {
       centred[i] = side * ((f[i] - coarse) - fine);
       const float size = __builtin_fabsf(centred[i]);
@@ -179,24 +177,25 @@ PROTOSEG_INLINE __m256i load_coarse(const std::int16_t* row, int v) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + 16 * v));
 }
 
-// What of a tile's slice every word shares: values at the lower row, and steps to the upper one.
+// What of a tile's slice every word shares: values at the lower row, `doubt` higher than they are,
+// and steps to the upper one.
 template <int columns, bool flat>
 struct CoarseSlice {
   static constexpr int vectors = columns < 16 ? 1 : columns / 16;
   __m256i y0[vectors], dy[vectors];
 
-  PROTOSEG_INLINE void make(const TileRun& run, std::int64_t first, std::int64_t z,
+  PROTOSEG_INLINE void make(const TileRun& run, std::int64_t first, std::int64_t z, __m256i doubt,
                             CoarseSlice& slice) {
     for (int v = 0; v < vectors; ++v) {
       const auto corner = [&](int k) { return load_coarse<columns>(run.coarse[k] + first, v); };
-      slice.y0[v] = corner(0);
-      __m256i y1 = corner(1);
+      __m256i lower = corner(0), upper = corner(1);
       if (!flat) {
         const __m256i wz = _mm256_set1_epi16(run.coarse_z_weight[z]);
-        slice.y0[v] = blend_coarse(wz, slice.y0[v], corner(2));
-        y1 = blend_coarse(wz, y1, corner(3));
+        lower = blend_coarse(wz, lower, corner(2));
+        upper = blend_coarse(wz, upper, corner(3));
       }
-      slice.dy[v] = _mm256_sub_epi16(y1, slice.y0[v]);
+      slice.y0[v] = _mm256_add_epi16(lower, doubt);
+      slice.dy[v] = _mm256_sub_epi16(upper, lower);
     }
   }
   PROTOSEG_INLINE __m256i blend_coarse(__m256i w, __m256i a, __m256i b) {
@@ -204,28 +203,29 @@ struct CoarseSlice {
   }
 };
 
-// One word of a tile in 16-bit fixed point. True if some value is too near to zero for that.
+// One word of a tile in 16-bit fixed point. True if some value is within `doubt` of zero.
 template <int columns, bool flat>
 PROTOSEG_INLINE bool decide_word_coarsely(const CoarseSlice<columns, flat>& slice,
-                                          const std::int16_t* y_weight, std::uint64_t* bits) {
+                                          const std::int16_t* y_weight, __m256i doubt,
+                                          std::uint64_t* bits) {
   constexpr int vectors = CoarseSlice<columns, flat>::vectors;
-  const __m256i zero = _mm256_setzero_si256();
-  __m256i least = _mm256_set1_epi16(0x7fff), foreground[4];
+  // Values are `doubt` too high: as unsigned numbers, the doubtful ones are the smallest.
+  __m256i least = _mm256_set1_epi16(-1), foreground[4];
 #pragma GCC unroll 4
   for (int v = 0; v < 4; ++v) {
     const __m256i wy = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(y_weight + 16 * v));
     const __m256i value =
         _mm256_add_epi16(slice.y0[v % vectors], _mm256_mulhrs_epi16(wy, slice.dy[v % vectors]));
-    foreground[v] = _mm256_cmpgt_epi16(value, zero);
-    least = _mm256_min_epi16(least, _mm256_abs_epi16(value));
+    foreground[v] = _mm256_cmpgt_epi16(value, doubt);
+    least = _mm256_min_epu16(least, value);
   }
   const auto half = [](__m256i a, __m256i b) {
     const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
     return std::uint64_t{static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes))};
   };
   *bits = half(foreground[0], foreground[1]) | half(foreground[2], foreground[3]) << 32;
-  const __m256i doubt = _mm256_set1_epi16(flat ? coarse_doubt_flat : coarse_doubt);
-  return _mm256_movemask_epi8(_mm256_cmpgt_epi16(doubt, least)) != 0;
+  const __m256i above_all = _mm256_subs_epu16(least, _mm256_add_epi16(doubt, doubt));
+  return _mm256_movemask_epi8(_mm256_cmpeq_epi16(above_all, _mm256_setzero_si256())) != 0;
 }
 #endif
 
@@ -238,18 +238,22 @@ std::int64_t count_tiles(const TileRun& run, Tally* tally, std::int64_t* doubtfu
   const std::int64_t slices = flat ? 1 : run.slices, words = single ? 1 : run.words;
   Tally sum = {0, 0};
   std::int64_t at = 0, doubts = 0;
+#if defined(__AVX2__)
+  const __m256i doubt_of_coarse = _mm256_set1_epi16(run.coarse_doubt);
+#endif
   for (std::int64_t tile = 0; tile < run.tiles; ++tile)
     for (std::int64_t z = 0; z < slices; ++z) {
       const std::int64_t first = tile * columns;
 #if defined(__AVX2__)
       CoarseSlice<columns, flat> slice;
-      slice.make(run, first, z, slice);
+      slice.make(run, first, z, doubt_of_coarse, slice);
 #endif
       for (std::int64_t word = 0; word < words; ++word, ++at) {
         std::uint64_t bits = 0;
         bool doubt = true;
 #if defined(__AVX2__)
-        doubt = decide_word_coarsely<columns, flat>(slice, run.coarse_y_weight + 64 * word, &bits);
+        doubt = decide_word_coarsely<columns, flat>(slice, run.coarse_y_weight + 64 * word,
+                                                    doubt_of_coarse, &bits);
 #endif
         if (__builtin_expect(doubt, 0) &&
             decide_word_in_float<columns, flat>(run, first, z, word, &bits)) {
