@@ -52,6 +52,7 @@ enum Code : std::uint8_t {
   unsigned_integer = 1,
   floating = 2,
   bfloat = 4,
+  complex = 5,
   boolean = 6
 };
 constexpr std::int32_t cpu = 1;
@@ -125,6 +126,8 @@ inline TensorView view_of(const std::string& name, const dlpack::Tensor& tensor)
   if (tensor.device.type != dlpack::cpu)
     type_error(name + " is not in CPU memory, and this build scores on the CPU; copy it to the "
                       "CPU first.");
+  if (tensor.dtype.code == dlpack::complex)
+    type_error(name + " must be real, got a complex dtype.");
   if (tensor.dtype.lanes != 1) type_error(name + " holds vectors, not numbers.");
   const DType dtype = dtype_from(name, tensor.dtype.code, tensor.dtype.bits);
   const void* data = static_cast<const char*>(tensor.data) + tensor.byte_offset;

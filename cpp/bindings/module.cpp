@@ -76,6 +76,24 @@ class PyGuide {
     return py::tuple(result);
   }
 
+  // [N, G, T]
+  py::array_t<double> sa_score(const py::object& features, const Options& options,
+                               const std::string& empty) const {
+    const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
+    const Borrowed array = borrow("features", features);
+    std::vector<protoseg::Counts> counts;
+    {
+      const py::gil_scoped_release release;
+      counts.resize(checked_size(array.view, options) * guide_->targets());
+      protoseg::sa_counts(*guide_, array.view, options, counts.data());
+    }
+    py::array_t<double> result(
+        std::vector<py::ssize_t>{guide_->images(), options.groups, guide_->targets()});
+    for (std::size_t i = 0; i < counts.size(); ++i)
+      result.mutable_data()[i] = protoseg::score(counts[i], protoseg::Score::dice, policy);
+    return result;
+  }
+
   // (positive, negative [N, T, C]; positive_weight, negative_weight [N, T])
   py::tuple prototypes(const py::object& features, const Options& options) const {
     const Borrowed array = borrow("features", features);
@@ -218,6 +236,8 @@ PYBIND11_MODULE(_core, m) {
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"))
       .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("options"),
            py::arg("target"), py::arg("output"))
+      .def("sa_score", &PyGuide::sa_score, py::arg("features"), py::arg("options"),
+           py::arg("empty"))
       .def("prototypes", &PyGuide::prototypes, py::arg("features"), py::arg("options"))
       .def("segment", &PyGuide::segment, py::arg("features"), py::arg("options"))
       .def("probability", &PyGuide::probability, py::arg("features"), py::arg("options"))

@@ -49,11 +49,11 @@ struct Cells {
   std::int64_t blocks;      // tiles of a line
 
   // Weights as floats, for a first look; those of y are repeated to whole words of rows.
-  std::vector<float> z_weight;                 // [to.z]
-  std::vector<float> y_weight;                 // per interval of y, from Line::y_row on
-  std::vector<std::int16_t> coarse_z_weight;   // [to.z]: in fixed point
+  std::vector<float> z_weight;                // [to.z]
+  std::vector<float> y_weight;                // per interval of y, from Line::y_row on
+  std::vector<std::int16_t> coarse_z_weight;  // [to.z]: in fixed point
   std::int16_t coarse(double weight);
-  bool clipped = false;  // some weight had no place in fixed point
+  bool clipped = false;                        // some weight had no place in fixed point
   std::vector<std::int16_t> coarse_y_weight;   // per y_weight, `columns` times each
   std::vector<double> exact[3];                // [to.z], [to.y], [to.x]
   std::vector<std::int64_t> x_lower, x_upper;  // [to.x]

@@ -76,28 +76,41 @@ class ChunkScan {
       found.voxels += n;
     }
     for (std::int64_t target = 0; target < guide_.targets; ++target) {
-      scan_pred(image, target, first, n, found);
       for (int which = guide_.references - 1; which >= 0; --which) {
         std::uint64_t* actual = guide_.actual.get() +
                                 guide_.plane(which, image, target) * guide_.words +
                                 first / word_bits;
-        pack_reference(which, image, target, first, n, actual, found);
+        if (which == guide_.references - 1)
+          scan_pred(image, target, first, n, actual, found);
+        else
+          pack_target(image, target, first, n, actual, found);
         for (std::int64_t i = 0; valid != nullptr && i < words; ++i) actual[i] &= valid[i];
         found.actual[which * guide_.targets + target] += popcount(actual, words);
       }
     }
   }
 
-  // Leaves pred, not yet binarized, in value_.
+  // Packs the output, and measures pred.
   void scan_pred(std::int64_t image, std::int64_t target, std::int64_t first, std::int64_t n,
-                 ChunkFindings& found) {
+                 std::uint64_t* output, ChunkFindings& found) {
     double* largest = &found.largest[2 * target];
+    const Plane plane = plane_of(guide_.pred, image, target);
+    if (plane.dtype == DType::float32 && plane.is_row() && !guide_.binarize && !guide_.has_mask) {
+      Range range = empty_range();
+      kernels_.scan_floats(reinterpret_cast<const float*>(plane.at(first)), n, &range, output);
+      merge(found.pred[target], range);
+      largest[0] = std::max(largest[0], range.highest);
+      largest[1] = std::max(largest[1], 1.0 - range.lowest);
+      return;
+    }
     guide_.read_pred(kernels_, image, target, first, n, positive_.get());
     if (guide_.binarize) {
-      read(kernels_, plane_of(guide_.pred, image, target), first, n, value_.get());
+      read(kernels_, plane, first, n, value_.get());
       kernels_.range(value_.get(), n, &found.pred[target]);
+      kernels_.pack(value_.get(), 0.5, n, output);
     } else {
       std::swap(value_, positive_);
+      kernels_.pack(value_.get(), 0.5, n, output);
       Range range = empty_range();
       kernels_.range(value_.get(), n, &range);
       merge(found.pred[target], range);
@@ -118,13 +131,16 @@ class ChunkScan {
     largest[1] = std::max(largest[1], negative.highest);
   }
 
-  // The output first, from what scan_pred left.
-  void pack_reference(int which, std::int64_t image, std::int64_t target, std::int64_t first,
-                      std::int64_t n, std::uint64_t* words, ChunkFindings& found) {
-    if (which == 0 && target_ != nullptr) {
-      read(kernels_, plane_of(*target_, image, target), first, n, value_.get());
-      found.target_binary = found.target_binary && kernels_.is_binary(value_.get(), n);
+  void pack_target(std::int64_t image, std::int64_t target, std::int64_t first, std::int64_t n,
+                   std::uint64_t* words, ChunkFindings& found) {
+    const Plane plane = plane_of(*target_, image, target);
+    if ((plane.dtype == DType::boolean || plane.dtype == DType::uint8) && plane.is_row()) {
+      const auto* bytes = reinterpret_cast<const std::uint8_t*>(plane.at(first));
+      found.target_binary = kernels_.scan_bytes(bytes, n, words) && found.target_binary;
+      return;
     }
+    read(kernels_, plane, first, n, value_.get());
+    found.target_binary = found.target_binary && kernels_.is_binary(value_.get(), n);
     kernels_.pack(value_.get(), 0.5, n, words);
   }
 

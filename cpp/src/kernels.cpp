@@ -425,6 +425,56 @@ void pack(const double* x, double threshold, std::int64_t n, std::uint64_t* word
                                               : decide_tail<true>(x + i, threshold, n - i);
 }
 
+void scan_floats(const float* x, std::int64_t n, Range* result, std::uint64_t* words) {
+  FloatVec low = splat(__builtin_inff()), high = -low;
+  auto nan = low != low;
+  std::int64_t i = 0;
+  for (; i + word_bits <= n; i += word_bits) {
+#pragma GCC unroll 16
+    for (int k = 0; k < word_bits; k += width<float>) {
+      const FloatVec v = load<FloatVec>(x + i + k);
+      low = v < low ? v : low;
+      high = v > high ? v : high;
+      nan |= v != v;
+    }
+    *words++ = decide_word<true>(x + i, splat(0.5f));
+  }
+  if (i < n) *words = decide_tail<true>(x + i, 0.5f, n - i);
+  const auto merge = [result](float lowest, float highest) {
+    if (lowest < result->lowest) result->lowest = lowest;
+    if (highest > result->highest) result->highest = highest;
+  };
+  for (int k = 0; k < width<float>; ++k) {
+    merge(low[k], high[k]);
+    if (nan[k] != 0) result->has_nan = true;
+  }
+  for (; i < n; ++i) {
+    merge(x[i], x[i]);
+    if (x[i] != x[i]) result->has_nan = true;
+  }
+}
+
+bool scan_bytes(const std::uint8_t* x, std::int64_t n, std::uint64_t* words) {
+  std::uint8_t seen = 0;
+  for (std::int64_t i = 0; i < n; i += word_bits) {
+    const std::int64_t here = n - i < word_bits ? n - i : word_bits;
+    std::uint64_t word = 0;
+    std::int64_t k = 0;
+    for (; k + 8 <= here; k += 8) {  // eight bytes of 0 or 1, gathered in one by a product
+      std::uint64_t bytes;
+      __builtin_memcpy(&bytes, x + i + k, sizeof(bytes));
+      seen |= (bytes & 0xfefefefefefefefeu) != 0;
+      word |= (bytes * 0x0102040810204080u >> 56) << k;
+    }
+    for (; k < here; ++k) {
+      seen |= x[i + k] > 1;
+      word |= std::uint64_t{x[i + k] == 1} << k;
+    }
+    *words++ = word;
+  }
+  return seen == 0;
+}
+
 }  // namespace
 
 #define PROTOSEG_JOIN_(a, b) a##b
@@ -466,6 +516,8 @@ const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
     range,
     is_binary,
     pack,
+    scan_floats,
+    scan_bytes,
 };
 
 }  // namespace protoseg

@@ -49,7 +49,8 @@ struct Soon {
   bool half_rate;
 };
 
-// Fixed point for a first look at resized maps: values are scaled to +-coarse_most, weights to 2^15.
+// Fixed point for a first look at resized maps: values are scaled to +-coarse_most, weights to
+// 2^15.
 constexpr float coarse_most = 16000.0f;
 
 // Neighbouring tiles of a resized map, between four feature rows that were resized along x:
@@ -165,6 +166,9 @@ struct Kernels {
   void (*range)(const double* x, std::int64_t n, Range*);
   bool (*is_binary)(const double* x, std::int64_t n);
   void (*pack)(const double* x, double threshold, std::int64_t n, std::uint64_t* words);
+  // The same for the commonest dtypes where they lie: range and pack at 0.5, is_binary and pack.
+  void (*scan_floats)(const float* x, std::int64_t n, Range*, std::uint64_t* words);
+  bool (*scan_bytes)(const std::uint8_t* x, std::int64_t n, std::uint64_t* words);
 };
 
 // `bits` (1 to 64) bits from bit `offset` on, and whatever follows them in their words; no word

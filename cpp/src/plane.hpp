@@ -46,6 +46,10 @@ struct Plane {
   std::int64_t stride[3];
   std::int64_t item;
 
+  // All voxels are neighbours in memory.
+  bool is_row() const {
+    return extent.n[0] * extent.n[1] == 1 && (stride[2] == 1 || extent.n[2] == 1);
+  }
   const std::byte* at(std::int64_t voxel) const {
     const std::int64_t row = voxel / extent.n[2];
     return data + (row / extent.n[1] * stride[0] + row % extent.n[1] * stride[1] +

@@ -189,7 +189,9 @@ void SlabCounter<V>::start_line(const Line& line) {
   run_.doubt = std::max(doubt_[corner_row_[0]], doubt_[corner_row_[1]]);
   if (!line.flat)
     run_.doubt = std::max({run_.doubt, doubt_[corner_row_[2]], doubt_[corner_row_[3]]});
-  count_ = !line.flat ? count_tiles_.any : line.words == 1 ? count_tiles_.single : count_tiles_.flat;
+  count_ = !line.flat        ? count_tiles_.any
+           : line.words == 1 ? count_tiles_.single
+                             : count_tiles_.flat;
 }
 
 template <class V>

@@ -50,9 +50,9 @@ class SlabCounter {
   const Cells& cells_;
   const BlockCorners corners_;
   const CountTiles count_tiles_;
-  const std::int64_t n_;         // feature voxels per row
-  const std::int64_t words_;     // packed words per feature row
-  const std::int64_t padded_;    // outputs per row, in whole tiles
+  const std::int64_t n_;       // feature voxels per row
+  const std::int64_t words_;   // packed words per feature row
+  const std::int64_t padded_;  // outputs per row, in whole tiles
   const std::int64_t done_words_;
   Buffer<float> centred_;        // [rows, n], and padding
   Buffer<float> resized_;        // [rows, padded]: along x, as far as asked for

@@ -26,7 +26,7 @@ class Kind(NamedTuple):
         if self.module == "numpy":
             return array
         if self.module == "torch":
-            return importlib.import_module("torch").from_numpy(array)
+            return sys.modules["torch"].from_numpy(array)
         result = importlib.import_module(self.module).from_dlpack(array)
         if array.dtype.kind == "i" and not np.array_equal(np.from_dlpack(result), array):
             raise OverflowError(
@@ -96,22 +96,27 @@ def _export_numpy(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _export_torch(name: str, tensor: Any, torch: Any) -> Any:
-    if tensor.layout is not torch.strided or tensor.is_quantized:
-        raise TypeError(
-            f"{name} must be a dense (strided) tensor, got layout {tensor.layout}"
-            f"{' (quantized)' if tensor.is_quantized else ''}; call {name}.to_dense() first."
-        )
-    if tensor.device.type != "cpu":
-        raise TypeError(
+    if type(tensor) is not torch.Tensor:
+        tensor = tensor.as_subclass(torch.Tensor)
+    if not tensor.is_cpu or tensor.layout is not torch.strided or tensor.is_quantized:
+        raise _refused(name, tensor)
+    if tensor.requires_grad:
+        tensor = tensor.detach()
+    if tensor.is_neg():  # a bit that would export the un-negated numbers without an error
+        tensor = tensor.resolve_neg()
+    return torch.utils.dlpack.to_dlpack(tensor)
+
+
+def _refused(name: str, tensor: Any) -> TypeError:
+    if not tensor.is_cpu:
+        return TypeError(
             f"{name} is on device {tensor.device}, but this build scores on the CPU; "
             f"call {name}.cpu() first."
         )
-    if tensor.is_complex():
-        raise TypeError(f"{name} must be real, got dtype {tensor.dtype}.")
-    if type(tensor) is not torch.Tensor:
-        tensor = tensor.as_subclass(torch.Tensor)
-    # The negative bit would export the un-negated numbers without an error.
-    return torch.utils.dlpack.to_dlpack(tensor.detach().resolve_neg())
+    return TypeError(
+        f"{name} must be a dense (strided) tensor, got layout {tensor.layout}"
+        f"{' (quantized)' if tensor.is_quantized else ''}; call {name}.to_dense() first."
+    )
 
 
 def _export_dlpack(name: str, value: Any) -> Any:

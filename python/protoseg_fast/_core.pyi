@@ -31,6 +31,7 @@ class Guide:
     def sa_counts(
         self, features: Any, options: Options, target: bool, output: bool
     ) -> tuple[_CountArrays, ...]: ...
+    def sa_score(self, features: Any, options: Options, empty: str) -> NDArray[np.float64]: ...
     def prototypes(
         self, features: Any, options: Options
     ) -> tuple[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import numbers
 from typing import Any, Literal
 
@@ -126,10 +127,7 @@ class Guide:
         """Score every group; see `protoseg_fast.sa_score`."""
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        ((tp, predicted, actual, _, defined),) = self._core.sa_counts(
-            array.exported, options, True, False
-        )
-        return self._kind.wrap(_core.score("dice", tp, predicted, actual, defined, empty))
+        return self._kind.wrap(self._core.sa_score(array.exported, options, empty))
 
     def segment(
         self,
@@ -214,12 +212,25 @@ def _options(
             raise TypeError(f"{name} must be a string, got {type(value).__name__}.")
     if not isinstance(align_corners, bool | np.bool_):
         raise TypeError(f"align_corners must be True or False, got {align_corners!r}.")
+    return _core_options(
+        _group_count(groups, features),
+        metric,
+        interpolation,
+        bool(align_corners),
+        _number("temperature", temperature),
+    )
+
+
+@functools.lru_cache(maxsize=256)
+def _core_options(
+    groups: int, metric: str, interpolation: str, align_corners: bool, temperature: float
+) -> _core.Options:
     return _core.Options(
-        groups=_group_count(groups, features),
+        groups=groups,
         metric=metric,
         interpolation=interpolation,
-        align_corners=bool(align_corners),
-        temperature=_number("temperature", temperature),
+        align_corners=align_corners,
+        temperature=temperature,
     )
 
 
