@@ -18,10 +18,13 @@ constexpr float float_doubt = 0x1p-19f;
 constexpr float double_doubt = 0x1p-45f;
 constexpr float underflow = 1e-36f;
 
-// Evaluating one or two tiles more is cheaper than starting anew.
+// Evaluating up to three tiles more is cheaper than starting anew.
 std::uint64_t fill_gaps(std::uint64_t tiles) {
-  const std::uint64_t two = (tiles << 1) & (tiles >> 2);
-  return tiles | ((tiles << 1) & (tiles >> 1)) | two | two << 1;
+  std::uint64_t wide = tiles | tiles << 1;
+  wide |= wide << 2;
+  std::uint64_t filled = wide & wide >> 1;
+  filled &= filled >> 2;
+  return tiles | filled;
 }
 
 // Calls f(begin, end) for every run of ones.
@@ -83,9 +86,11 @@ SlabCounter<V>::SlabCounter(const Kernels& kernels, const Cells& cells, std::int
       padded_(cells.blocks * cells.columns),
       done_words_((cells.blocks + word_bits - 1) / word_bits),
       centred_(make_buffer<float>(most_rows * n_ + 2 * word_bits)),
-      resized_(make_buffer<float>(most_rows * padded_)),
-      coarse_(make_buffer<std::int16_t>(most_rows * padded_)),
-      done_(most_rows * done_words_),
+      slots_(cells.from.n[0] == 1 ? 2 : 2 * cells.from.n[1]),
+      resized_(make_buffer<float>(slots_ * padded_)),
+      coarse_(make_buffer<std::int16_t>(slots_ * padded_)),
+      held_(slots_),
+      done_(slots_ * done_words_),
       largest_(most_rows),
       doubt_(most_rows),
       above_(most_rows * words_),
@@ -132,7 +137,7 @@ void SlabCounter<V>::look(const Slab& slab, const V* values) {
   coarse_scale_ = most > underflow ? coarse_most / most : 0.0f;
   kernels_.corner_bits(centred_.get(), doubt_.data(), slab.rows, n_, above_.data(),
                        possible_.data());
-  std::fill_n(done_.begin(), slab.rows * done_words_, std::uint64_t{0});
+  std::fill(held_.begin(), held_.end(), -1);
 }
 
 // Decides what the corners of a line's tiles decide, and evaluates the rest.
@@ -198,8 +203,9 @@ template <class V>
 void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_t end,
                                Tally* tally) {
   for (int k = 0; k < (line.flat ? 2 : 4); ++k) {
-    resize_row(corner_row_[k], begin, end);
-    const std::int64_t first = corner_row_[k] * padded_ + begin * cells_.columns;
+    const std::int64_t slot = corner_row_[k] % slots_;
+    resize_row(corner_row_[k], slot, begin, end);
+    const std::int64_t first = slot * padded_ + begin * cells_.columns;
     run_.corner[k] = resized_.get() + first;
     run_.coarse[k] = coarse_.get() + first;
   }
@@ -223,23 +229,29 @@ void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_
 // Blocks of a feature row, up to word_bits of them within one word of done_, resized along x on
 // first use.
 template <class V>
-void SlabCounter<V>::resize_row(std::int64_t row, std::int64_t begin, std::int64_t end) {
-  std::uint64_t& done = done_[row * done_words_ + begin / word_bits];
+void SlabCounter<V>::resize_row(std::int64_t row, std::int64_t slot, std::int64_t begin,
+                                std::int64_t end) {
+  if (held_[slot] != row) {
+    held_[slot] = row;
+    std::fill_n(&done_[slot * done_words_], done_words_, std::uint64_t{0});
+  }
+  std::uint64_t& done = done_[slot * done_words_ + begin / word_bits];
   const std::int64_t first = begin / word_bits * word_bits;
   const std::uint64_t missing = (low_bits(end - begin) << (begin - first)) & ~done;
   if (missing == 0) return;
   for_each_run(missing, [&](std::int64_t from, std::int64_t to) {
-    resize_blocks(row, first + from, first + to);
+    resize_blocks(row, slot, first + from, first + to);
   });
   done |= missing;
 }
 
 template <class V>
-void SlabCounter<V>::resize_blocks(std::int64_t row, std::int64_t begin, std::int64_t end) {
+void SlabCounter<V>::resize_blocks(std::int64_t row, std::int64_t slot, std::int64_t begin,
+                                   std::int64_t end) {
   const std::int64_t first = begin * cells_.columns, last = end * cells_.columns;
   const float* source = centred_.get() + row * n_;
-  float* out = resized_.get() + row * padded_;
-  std::int16_t* coarse = coarse_.get() + row * padded_;
+  float* out = resized_.get() + slot * padded_;
+  std::int16_t* coarse = coarse_.get() + slot * padded_;
   if (!cells_.gathered) {
     kernels_.resize_octets(source, &cells_.octet_first[first / 8], &cells_.octet_index[first],
                            &cells_.x_weight[first], coarse_scale_, (last - first) / 8, out + first,

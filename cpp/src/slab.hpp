@@ -39,8 +39,8 @@ class SlabCounter {
   void count_line(const Line& line, Tally* tally);
   void start_line(const Line& line);
   void count_run(const Line& line, std::int64_t begin, std::int64_t end, Tally* tally);
-  void resize_row(std::int64_t row, std::int64_t begin, std::int64_t end);
-  void resize_blocks(std::int64_t row, std::int64_t begin, std::int64_t end);
+  void resize_row(std::int64_t row, std::int64_t slot, std::int64_t begin, std::int64_t end);
+  void resize_blocks(std::int64_t row, std::int64_t slot, std::int64_t begin, std::int64_t end);
   // Word `word` of a tile: the slices' words one after the other.
   void count_exactly(const Line& line, std::int64_t block, std::int64_t word, std::uint64_t valid,
                      std::uint64_t actual, Tally* tally) const;
@@ -54,11 +54,15 @@ class SlabCounter {
   const std::int64_t words_;   // packed words per feature row
   const std::int64_t padded_;  // outputs per row, in whole tiles
   const std::int64_t done_words_;
-  Buffer<float> centred_;        // [rows, n], and padding
-  Buffer<float> resized_;        // [rows, padded]: along x, as far as asked for
+  Buffer<float> centred_;  // [rows, n], and padding
+  // Rows of two neighbouring slices (or two rows of a flat map), resized along x as far as asked
+  // for: what the lines in turn need, in the first-level cache.
+  const std::int64_t slots_;
+  Buffer<float> resized_;        // [slots, padded]
   Buffer<std::int16_t> coarse_;  // the same in fixed point
   float coarse_scale_ = 0.0f;
-  std::vector<std::uint64_t> done_;              // [rows, blocks] of resized_, packed
+  std::vector<std::int64_t> held_;               // [slots]: the row in it, or -1
+  std::vector<std::uint64_t> done_;              // [slots, blocks], packed
   std::vector<float> largest_, doubt_;           // [rows]
   std::vector<std::uint64_t> above_, possible_;  // [rows, words]
   std::vector<std::uint64_t> all_, any_;         // [words + 1], of one line
