@@ -1,189 +1,197 @@
-"""Compare protoseg_fast with what people would use instead: python benchmarks/bench.py --help.
+"""Measure protoseg_fast against what people would use instead; see benchmarks/README.md.
 
-Every contender first agrees with the float64 reference on the timed problem, then all take turns,
-round by round, on the same arrays. Same-size features rotate over at least 400 MB of copies, so
-that every contender, the plain read included, takes them from memory.
+Before anything is timed, every contender's scores are compared with the specification. Contenders
+take turns round by round; figures are medians.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
-from contenders import LAYER, UNITS, Contender
+from check import Change, compare
+from contenders import READ
+from measure import DisagreementError, Result, Settings, measure, thread_count
+from memory import add_peaks
+from network import (
+    NETWORK_NAME,
+    Network,
+    NetworkUnavailableError,
+    activation_workloads,
+    load,
+    measure_network,
+)
+from plots import write_plots
+from report import Record, machine, markdown, print_curve, print_record, print_workload
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
-from torch import Tensor
+from timing import peak_operations
+from workloads import CHANNELS, CURVES, HEADLINE, SIZE, Workload, curve_points
 
-import protoseg_fast as psf
+#: Budgets by mode, and the steps the network is trained for; tiny is for tests.
+MODES: dict[str, tuple[Settings, int, int]] = {
+    "full": (Settings(budget_s=3.0, curve_budget_s=0.4), 60, 256),
+    "quick": (Settings(budget_s=0.6, curve_budget_s=0.1), 12, 256),
+    "tiny": (Settings(budget_s=0.02, curve_budget_s=0.01, compiles=False), 1, 32),
+}
 
-ROTATED_BYTES = 400e6
-READ = "read the features (torch.sum)"
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is timed: C channels of feature_size, scored at size, as units or as a layer."""
-
-    name: str
-    channels: int
-    feature_size: tuple[int, ...]
-    size: tuple[int, ...]
-    groups: str
-
-    @property
-    def contenders(self) -> dict[str, Contender]:
-        return UNITS if self.groups == "unit" else LAYER
-
-    @property
-    def nbytes(self) -> int:
-        return 4 * self.channels * int(np.prod(self.feature_size))
+ACTIVATIONS = "activations"
 
 
-PROBLEMS = [
-    Problem("units 64 x 256²", 64, (256, 256), (256, 256), "unit"),
-    Problem("layer 64 x 256²", 64, (256, 256), (256, 256), "layer"),
-    Problem("units 256 x 64² -> 256²", 256, (64, 64), (256, 256), "unit"),
-    Problem("units 128 x 16³ -> 128³", 128, (16, 16, 16), (128, 128, 128), "unit"),
-]
-
-
-def make_inputs(problem: Problem, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Features (1, C, *feature_size) that know the target to varying degrees, pred, target."""
-    generator = torch.Generator().manual_seed(seed)
-    grids = torch.meshgrid(*(torch.linspace(-1, 1, n) for n in problem.size), indexing="ij")
-    distance = sum(grid.square() for grid in grids).sqrt()
-    noise = torch.randn(problem.size, generator=generator)
-    target = distance + 0.05 * noise < 0.6
-    pred = torch.sigmoid(12 * (0.6 - distance) + 0.5 * noise)
-    at_size = target.float()[None, None]
-    strength = torch.linspace(-1.5, 1.5, problem.channels).reshape(1, -1, *(1,) * len(problem.size))
-    features = torch.randn(1, problem.channels, *problem.feature_size, generator=generator)
-    signal = torch.nn.functional.interpolate(at_size, problem.feature_size, mode="area")
-    return features + strength * signal, pred[None, None], target[None, None]
-
-
-def check(problem: Problem, inputs: tuple[Tensor, Tensor, Tensor], tolerance: float = 2e-3) -> None:
-    """Every contender agrees with the specification, to what its own rounding allows."""
-    features, pred, target = inputs
-    few = 4 if problem.groups == "unit" else problem.channels
-    expected = psf.reference.sa_score(
-        features[:, :few], pred, target, groups=problem.groups
-    ).flatten()
-    for name, contender in problem.contenders.items():
-        part = features[:, :few] if name.startswith("published, unit ") else features
-        found = contender(part, pred, target).double().numpy()[: len(expected)]
-        if not np.allclose(found, expected, atol=tolerance):
-            raise SystemExit(f"{problem.name}: {name} disagrees with the reference.")
-
-
-def time_problem(problem: Problem, rounds: int, progress: Callable[..., Any]) -> dict[str, Any]:
-    """Seconds of every contender: {name: [round, ...]}."""
-    features, pred, target = inputs = make_inputs(problem)
-    check(problem, inputs)
-    same_size = problem.feature_size == problem.size
-    copies = max(2, int(ROTATED_BYTES // problem.nbytes) + 1) if same_size else 1
-    rotated = [features] + [features.clone() for _ in range(copies - 1)]
-    calls: dict[str, Callable[[Tensor], Any]] = {READ: lambda x: x.sum()} | {
-        name: (lambda x, contender=contender: contender(x, pred, target))
-        for name, contender in problem.contenders.items()
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    turn = 0
-    for _ in progress(range(rounds), description=problem.name):
-        for name, call in calls.items():
-            slow = name.startswith("published") and problem.groups == "unit"
-            for _ in range(1 if slow else 5):
-                turn += 1
-                start = time.perf_counter()
-                call(rotated[turn % copies])
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def summarise(problem: Problem, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """One row per contender: medians, spread, and ratios to the read and to protoseg_fast."""
-    medians = {name: statistics.median(times) for name, times in seconds.items()}
-    return [
-        {
-            "problem": asdict(problem),
-            "contender": name,
-            "median_s": medians[name],
-            "quartiles_s": [float(q) for q in np.quantile(times, [0.25, 0.75])],
-            "rounds": len(times),
-            "times_read": medians[name] / medians[READ],
-            "times_ours": medians[name] / medians["protoseg_fast"],
-        }
-        for name, times in seconds.items()
-    ]
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": cpu,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "protoseg_fast": psf.build_config(),
-    }
-
-
-def print_table(console: Console, problem: Problem, rows: list[dict[str, Any]]) -> None:
-    table = Table(title=problem.name, title_justify="left")
-    for column in ("contender", "median", "quartiles", "x read", "x protoseg_fast"):
-        table.add_column(column, justify="left" if column == "contender" else "right")
-    for row in rows:
-        low, high = row["quartiles_s"]
-        table.add_row(
-            row["contender"],
-            f"{row['median_s'] * 1e3:.3f} ms",
-            f"{low * 1e3:.3f}..{high * 1e3:.3f}",
-            f"{row['times_read']:.2f}",
-            f"{row['times_ours']:.1f}",
-        )
-    console.print(table)
-
-
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer rounds")
-    parser.add_argument("--only", metavar="TEXT", default="", help="problems whose name has TEXT")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure here")
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Measure protoseg_fast against what people would use instead."
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer rounds and points: about 3 minutes")
+    add("--tiny", action="store_true", help="problems of no size, to try the script out")
+    add("--device", default="cpu", help="cpu (default) or cuda")
+    add("--threads", type=int, default=torch.get_num_threads(), help="of every contender")
+    add("--only", metavar="TEXT", default="", help="problems and curves whose name has TEXT")
+    add("--json", type=Path, metavar="FILE", help="write every figure here")
+    add("--plot", type=Path, metavar="DIR", help="write plots here")
+    add("--markdown", action="store_true", help="print tables to paste into a README")
+    add("--check", type=Path, metavar="FILE", help="compare with a record; exit 1 if slower")
+    add("--load", type=Path, metavar="FILE", help="measure nothing, take the figures of a record")
     arguments = parser.parse_args(argv)
-    torch.set_num_threads(arguments.threads)
+    if torch.device(arguments.device).type == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: PyTorch sees no CUDA device.")
+    if arguments.threads < 1:
+        parser.error(f"--threads must be at least 1, got {arguments.threads}.")
+    return arguments
+
+
+class Run:
+    """Measures what was asked for, and shows it as it comes."""
+
+    def __init__(self, arguments: argparse.Namespace, console: Console) -> None:
+        self.mode = "tiny" if arguments.tiny else "quick" if arguments.quick else "full"
+        settings, self.steps, self.side = MODES[self.mode]
+        self.settings = replace(settings, device=arguments.device, threads=arguments.threads)
+        self.only = arguments.only
+        self.console = console
+        self.record = Record(machine(arguments.device, arguments.threads, self.mode))
+
+    def __call__(self) -> Record:
+        """Headline table, network, curves, memory; in this order."""
+        with thread_count(self.settings.threads):
+            self.record.roofs["operations_s"] = peak_operations(self.settings.device)
+        self.headline()
+        self.network()
+        for curve in CURVES:
+            self.curve(curve)
+        reads = [row for row in self.record.result.rows if row.contender == READ]
+        self.record.roofs["read_bytes_s"] = max((1e9 * row.gb_per_s for row in reads), default=0.0)
+        return self.record
+
+    def wanted(self, *names: str) -> bool:
+        """Whether --only lets one of these names pass."""
+        return any(self.only in name for name in names)
+
+    def sized(self, workload: Workload) -> Workload:
+        """The workload, or a tiny one of its kind."""
+        return workload.tiny() if self.mode == "tiny" else workload
+
+    def add(self, workloads: Sequence[Workload], memory: bool) -> Result:
+        """Measure workloads, one after the other."""
+        result = Result()
+        for workload in workloads:
+            with self.console.status(workload.name):
+                result += measure(workload, self.settings)
+        if memory:
+            with self.console.status("peak memory"):
+                add_peaks(result, workloads, self.settings)
+        self.record.result += result
+        return result
+
+    def headline(self) -> None:
+        """The table of the README."""
+        for workload in HEADLINE:
+            if self.wanted(workload.name):
+                self.add([self.sized(workload)], memory=True)
+                print_workload(self.console, workload.name, self.record.result)
+
+    def curve(self, curve: str) -> None:
+        """One scaling curve."""
+        points = curve_points(curve, quick=self.mode != "full")
+        points = [point for point in points if self.wanted(point.name)]
+        if points:
+            self.add([self.sized(point) for point in points], memory=curve in (CHANNELS, SIZE))
+            print_curve(self.console, curve, self.record.result)
+
+    def network(self) -> None:
+        """The whole U-Net, and units of some of its layers as a curve."""
+        names = (NETWORK_NAME, f"curve {ACTIVATIONS}")
+        if not self.wanted(*names):
+            return
+        try:
+            with self.console.status("training the network"):
+                network = load(self.steps, self.side, self.settings.device)
+        except NetworkUnavailableError as reason:
+            self.record.result.skipped.append((NETWORK_NAME, "all", str(reason)))
+            self.console.print(f"{NETWORK_NAME} skipped: {reason}")
+            return
+        if self.wanted(names[0]):
+            with self.console.status(NETWORK_NAME):
+                self.record.result += measure_network(network, self.settings)
+            print_workload(self.console, NETWORK_NAME, self.record.result)
+        if self.wanted(names[1]):
+            self.activations(network)
+
+    def activations(self, network: Network) -> None:
+        """Units of single layers of the trained network."""
+        for workload, inputs in activation_workloads(network):
+            with self.console.status(workload.name):
+                self.record.result += measure(workload, self.settings, inputs)
+        print_curve(self.console, ACTIVATIONS, self.record.result)
+
+
+def print_changes(console: Console, changes: Sequence[Change]) -> bool:
+    """Say what changed; whether anything became slower than noise."""
+    if not changes:
+        console.print("Nothing to compare: the two records share no row of protoseg_fast.")
+    for change in changes:
+        word = "SLOWER" if change.slower else "faster" if change.faster else "same"
+        console.print(
+            f"{word:6} {change.workload}: {change.contender} takes {change.ratio:.2f} of the time "
+            f"({change.before:.3g} -> {change.now:.3g} times the limit, "
+            f"noise up to {1 + change.noise:.2f})",
+            highlight=False,
+            style="bold red" if change.slower else "",
+        )
+    return any(change.slower for change in changes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; returns the exit status."""
+    arguments = parse(argv)
     console = Console()
-    info = machine()
-    console.print(info)
-    rows = []
-    for problem in PROBLEMS:
-        if arguments.only not in problem.name:
-            continue
-        seconds = time_problem(problem, 3 if arguments.quick else 12, track)
-        rows += (mine := summarise(problem, seconds))
-        print_table(console, problem, mine)
+    if not console.is_terminal:  # a file or a log has room for the tables
+        console = Console(width=180)
+    before = Record.load(arguments.check) if arguments.check else None
+    if arguments.load:
+        record = Record.load(arguments.load)
+        if not arguments.markdown:
+            print_record(console, record)
+    else:
+        try:
+            record = Run(arguments, console)()
+        except DisagreementError as error:
+            console.print(str(error), style="bold red")
+            return 2
     if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": info, "rows": rows}, indent=1))
-    return 0
+        record.save(arguments.json)
+    if arguments.plot:
+        for path in write_plots(record, arguments.plot):
+            console.print(f"wrote {path}", highlight=False)
+    if arguments.markdown:
+        print(markdown(record))
+    slower = before is not None and print_changes(console, compare(record.result, before.result))
+    return 1 if slower else 0
 
 
 if __name__ == "__main__":

@@ -1,118 +1,253 @@
-"""What people would use instead, and what reads the features once.
+"""Who is timed: what people would use instead, what reads the features once, and protoseg_fast.
 
-Every contender takes ``features`` (1, C, *feature_size) and returns SA scores, (C,) for units and
-(1,) for a layer; ``pred`` and ``target`` are (1, 1, *size) torch tensors.
+A contender is prepared for a workload and then takes features (N, C, *feature_size) to scores
+(N, G, T), which must agree with the specification before anything is timed. One that cannot take
+part raises `UnavailableError` with the reason.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import authors
+import expert
 import torch
 from torch import Tensor
-from torch.nn import functional
+from workloads import Inputs, Workload
 
 import protoseg_fast as psf
 
-MODES = {1: "linear", 2: "bilinear", 3: "trilinear"}
+Call = Callable[[Tensor], Any]
+
+READ = "read once (torch.sum)"
+OURS = "protoseg_fast"
+OURS_GUIDED = "protoseg_fast, guide at hand"
 
 
-def published_score(features: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-    """One map and its Dice by the authors' formulation in eager PyTorch."""
-    size = pred.shape[2:]
-    if features.shape[2:] != size:
-        features = functional.interpolate(features, size, mode=MODES[len(size)])
-    dims = tuple(range(2, features.dim()))
-    rest = 1 - pred
-    positive = (features * pred).sum(dims, keepdim=True) / pred.sum(dims, keepdim=True)
-    negative = (features * rest).sum(dims, keepdim=True) / rest.sum(dims, keepdim=True)
-    distance = [-torch.pow(features - p, 2).sum(1, keepdim=True) for p in (negative, positive)]
-    foreground = torch.softmax(torch.cat(distance, dim=1), dim=1).argmax(1, keepdim=True) == 1
-    return dice(foreground.flatten(1), target.flatten(1))
+class UnavailableError(Exception):
+    """Says in a sentence why a contender cannot take part."""
 
 
-def dice(foreground: Tensor, target: Tensor) -> Tensor:
-    """Dice (C,) of maps (C, voxels) and targets (1 or C, voxels)."""
-    tp = (foreground & target).sum(1)
-    return 2 * tp / (foreground.sum(1) + target.sum(1))
+@dataclass
+class Prepared:
+    """A contender ready for one workload: what to call, and what the table should say about it."""
+
+    call: Call
+    note: str = ""
 
 
-def published_loop(features: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-    """The research script: the authors' module, called once per unit."""
-    units = features.split(1, dim=1)
-    return torch.cat([published_score(unit, pred, target) for unit in units])
+@dataclass(frozen=True)
+class Contender:
+    """One row of the tables.
+
+    Attributes:
+        name: what tables and records call it.
+        prepare: binds it to a workload; ``sample`` is what it is tuned on and warmed up with:
+            the features, or those of a few groups where all would take too long.
+        by_group: cost is proportional to the groups, so a few may be timed and scaled up.
+        memory_by_group: its peak memory is proportional to the groups as well.
+        scores: what it returns are scores, to be checked.
+        compiles: takes seconds to prepare; timed in the headline table only.
+        applies: which workloads it can do.
+    """
+
+    name: str
+    prepare: Callable[[Workload, Inputs, Tensor], Prepared]
+    by_group: bool = False
+    memory_by_group: bool = False
+    scores: bool = True
+    compiles: bool = False
+    applies: Callable[[Workload], bool] = lambda workload: True
 
 
-def published_batched(features: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-    """The same with the units of a layer as one batch."""
-    units = features.transpose(0, 1)
-    return published_score(units, pred, target)
+def _read(workload: Workload, inputs: Inputs, sample: Tensor) -> Prepared:
+    if not workload.resized:
+        return Prepared(lambda features: features.sum())
+    target = inputs.target.view(torch.int8)
+    return Prepared(
+        lambda features: (features.sum(), inputs.pred.sum(), target.sum(dtype=torch.int32)),
+        note="features, pred and target; all may be in cache",
+    )
 
 
-def expert_units(features: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-    """The best PyTorch for units: one matmul for the sums, one comparison, counts."""
-    size = pred.shape[2:]
-    if features.shape[2:] != size:
-        features = functional.interpolate(features, size, mode=MODES[len(size)])
-    f, g = features[0].flatten(1), target.flatten()
-    a, b = expert_prototypes(f, pred)
-    # f > midpoint or f < midpoint, in one comparison: fold the side into the sign
-    side = torch.sign(a - b)
-    foreground = f * side > (a + b) / 2 * side
-    tp = (foreground & g).sum(1)
-    return 2 * tp / (foreground.sum(1) + g.sum())
+def _published(
+    score: Callable[..., Tensor], compiled: bool
+) -> Callable[[Workload, Inputs, Tensor], Prepared]:
+    def prepare(workload: Workload, inputs: Inputs, sample: Tensor) -> Prepared:
+        module = torch.compile(authors.similarity, dynamic=False) if compiled else None
+
+        def call(features: Tensor) -> Tensor:
+            return score(
+                module or authors.similarity,
+                features,
+                inputs.pred,
+                inputs.target,
+                workload.group_channels,
+            )
+
+        return _compiled(call, sample) if compiled else Prepared(call)
+
+    return prepare
 
 
-def expert_layer(features: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-    """The best PyTorch for a layer: matmul for the sums, matmul for the projection."""
-    small = features[0].flatten(1)
-    if features.shape[2:] == pred.shape[2:]:
-        a, b = expert_prototypes(small, pred)
+def _compiled(call: Call, sample: Tensor) -> Prepared:
+    """The call after its first compilation, which may fail for want of a compiler."""
+    try:
+        call(sample)
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [""]
+        reason = f"torch.compile: {type(error).__name__}: {lines[0]}"
+        raise UnavailableError(reason) from error
+    return Prepared(call)
+
+
+def _expert(workload: Workload, inputs: Inputs, sample: Tensor) -> Prepared:
+    variant = expert.fastest(workload, inputs, sample)
+    channels = workload.group_channels
+    return Prepared(
+        lambda features: expert.score(features, inputs.pred, inputs.target, channels, variant),
+        note=f"fastest of {len(expert.variants(workload))} variants: {variant}",
+    )
+
+
+def _expert_compiled(workload: Workload, inputs: Inputs, sample: Tensor) -> Prepared:
+    fused = torch.compile(expert.fusible_units, dynamic=False)
+    return _compiled(lambda features: fused(features, inputs.pred, inputs.target), sample)
+
+
+def _maps_and(
+    package: str, make_dice: Callable[[Any], Callable[[Tensor, Tensor], Tensor]]
+) -> Callable[[Workload, Inputs, Tensor], Prepared]:
+    """The expert's maps, scored by the Dice of a metrics package: (1, U, *size) -> (U,)."""
+
+    def prepare(workload: Workload, inputs: Inputs, sample: Tensor) -> Prepared:
+        try:
+            dice = make_dice(importlib.import_module(package))
+        except (ImportError, AttributeError) as error:
+            raise UnavailableError(f"{type(error).__name__}: {error}") from error
+        variant = expert.fastest(workload, inputs, sample)
+
+        def call(features: Tensor) -> Tensor:
+            images = zip(features, inputs.pred, inputs.target, strict=True)
+            return torch.stack([_image_scores(workload, dice, variant, *image) for image in images])
+
+        return Prepared(call, note="the expert's maps, its Dice")
+
+    return prepare
+
+
+def _image_scores(
+    workload: Workload,
+    dice: Callable[[Tensor, Tensor], Tensor],
+    variant: expert.Variant,
+    features: Tensor,
+    pred: Tensor,
+    target: Tensor,
+) -> Tensor:
+    """Scores (G, T) of one image by a metrics package."""
+    if workload.group_channels == 1:
+        maps = expert.unit_maps(features, pred, variant)
     else:
-        a, b = expert_prototypes(
-            functional.interpolate(features, pred.shape[2:], mode=MODES[pred.dim() - 2])[0].flatten(
-                1
-            ),
-            pred,
+        by_group = expert.group_maps(features, pred, workload.group_channels)
+        maps = ((t, by_group[:, t]) for t in range(len(pred)))
+    scores: list[list[Tensor]] = [[] for _ in pred]
+    for t, foreground in maps:
+        scores[t].append(dice(foreground[None], target[t].expand_as(foreground)[None]).flatten())
+    return torch.stack([torch.cat(parts) for parts in scores], dim=1)
+
+
+def _monai(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda maps, target: module.compute_dice(maps, target, ignore_empty=False)
+
+
+def _torchmetrics(module: Any) -> Callable[[Tensor, Tensor], Tensor]:
+    dice_score = module.dice_score
+
+    def dice(maps: Tensor, target: Tensor) -> Tensor:
+        return dice_score(maps, target, maps.shape[1], average="none", input_format="one-hot")
+
+    return dice
+
+
+def _ours(guided: bool) -> Callable[[Workload, Inputs, Tensor], Prepared]:
+    def prepare(workload: Workload, inputs: Inputs, sample: Tensor) -> Prepared:
+        def one_shot(features: Tensor) -> Tensor:
+            groups = features.shape[1] // workload.group_channels
+            return psf.sa_score(features, inputs.pred, inputs.target, groups=groups)
+
+        if inputs.features.device.type != "cpu":
+            try:
+                one_shot(sample)
+            except TypeError as error:  # a build without this device says so
+                raise UnavailableError(str(error)) from error
+        if not guided:
+            return Prepared(one_shot)
+        guide = psf.Guide(inputs.pred, inputs.target)
+        return Prepared(
+            lambda features: guide.sa_score(
+                features, groups=features.shape[1] // workload.group_channels
+            )
         )
-    normal = a - b
-    margin = 2 * (normal.T @ small) - (a.square() - b.square()).sum()
-    if features.shape[2:] != pred.shape[2:]:
-        margin = functional.interpolate(
-            margin.reshape(1, 1, *features.shape[2:]),
-            pred.shape[2:],
-            mode=MODES[pred.dim() - 2],
-        ).flatten(1)
-    return dice(margin.reshape(1, -1) > 0, target.flatten(1))
+
+    return prepare
 
 
-def expert_prototypes(f: Tensor, pred: Tensor) -> tuple[Tensor, Tensor]:
-    """Prototypes (C, 1) of features (C, voxels): one skinny matmul."""
-    weights = torch.cat([pred.flatten(1), 1 - pred.flatten(1)])
-    means = f @ weights.T / weights.sum(1)
-    return means[:, :1], means[:, 1:]
+def _units(workload: Workload) -> bool:
+    return workload.group_channels == 1
 
 
-def ours_units(features: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-    """protoseg_fast, one call, guide included."""
-    return psf.sa_score(features, pred, target, groups="unit").flatten()
+def _many_groups(workload: Workload) -> bool:
+    return workload.group_count > 1
 
 
-def ours_layer(features: Tensor, pred: Tensor, target: Tensor) -> Tensor:
-    """protoseg_fast, one call, guide included."""
-    return psf.sa_score(features, pred, target).flatten()
+_LOOP, _BATCH = authors.score_one_by_one, authors.score_batched
 
+#: In the order of the tables.
+CONTENDERS = [
+    Contender(READ, _read, scores=False),
+    Contender("published, one by one", _published(_LOOP, compiled=False), by_group=True),
+    Contender(
+        "published, batched",
+        _published(_BATCH, compiled=False),
+        by_group=True,
+        memory_by_group=True,
+        applies=_many_groups,
+    ),
+    Contender(
+        "published, one by one, torch.compile",
+        _published(_LOOP, compiled=True),
+        by_group=True,
+        compiles=True,
+    ),
+    Contender(
+        "published, batched, torch.compile",
+        _published(_BATCH, compiled=True),
+        by_group=True,
+        memory_by_group=True,
+        compiles=True,
+        applies=_many_groups,
+    ),
+    Contender("expert PyTorch", _expert, by_group=True),
+    Contender(
+        "expert PyTorch, torch.compile",
+        _expert_compiled,
+        by_group=True,
+        memory_by_group=True,
+        compiles=True,
+        applies=_units,
+    ),
+    Contender("expert maps, MONAI Dice", _maps_and("monai.metrics", _monai), by_group=True),
+    Contender(
+        "expert maps, torchmetrics Dice",
+        _maps_and("torchmetrics.functional.segmentation", _torchmetrics),
+        by_group=True,
+    ),
+    Contender(OURS, _ours(guided=False)),
+    Contender(OURS_GUIDED, _ours(guided=True)),
+]
 
-Contender = Callable[[Tensor, Tensor, Tensor], Tensor]
-
-UNITS: dict[str, Contender] = {
-    "published, unit by unit": published_loop,
-    "published, units as batch": published_batched,
-    "expert PyTorch": expert_units,
-    "protoseg_fast": ours_units,
-}
-LAYER: dict[str, Contender] = {
-    "published": published_score,
-    "expert PyTorch": expert_layer,
-    "protoseg_fast": ours_layer,
-}
+#: What the main comparisons are with.
+LOOP, BATCHED, EXPERT = (CONTENDERS[i].name for i in (1, 2, 5))

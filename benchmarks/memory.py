@@ -1,0 +1,117 @@
+"""Peak extra memory of every contender, measured in a process of its own.
+
+On Linux the kernel keeps the high-water mark of the resident memory of a process, and resets it on
+request; the difference to the resident memory before a call is what the call held at most, whoever
+allocated it. Free memory is given back to the system first, so that it is not reused unseen. On a
+GPU, PyTorch's allocator keeps the same mark. Elsewhere nothing is measured.
+
+As a script: reads workloads and settings as JSON from standard input, writes peaks as JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from contenders import UnavailableError
+from measure import Result, Settings, applicable, prepare, take_groups, thread_count
+from workloads import Workload, make_inputs
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def peak_bytes(call: Callable[[], Any], device: str) -> int | None:
+    """Most bytes held during a call beyond those before it; None where nobody can tell."""
+    gc.collect()
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize()
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        call()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        CLEAR.write_text("5")
+    except OSError:
+        return None
+    before = _resident("VmRSS")
+    call()
+    return max(0, _resident("VmHWM") - before)
+
+
+def _resident(field: str) -> int:
+    line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
+
+
+def measure_peaks(workload: Workload, settings: Settings) -> list[tuple[str, str, float]]:
+    """(workload, contender, bytes) of every contender that can be measured."""
+    budget = settings.budget(workload)
+    inputs = make_inputs(workload, settings.device)
+    found = []
+    for contender in applicable(workload, settings):
+        with contextlib.suppress(UnavailableError):
+            one = prepare(contender, workload, inputs, budget, settings.device)
+            features = take_groups(workload, inputs.features, one.timed)
+            with torch.inference_mode():
+                one.prepared.call(features)  # what is allocated once is no part of a call
+                peak = peak_bytes(lambda one=one, f=features: one.prepared.call(f), settings.device)
+            if peak is not None:
+                scale = workload.group_count / one.timed if contender.memory_by_group else 1
+                found.append((workload.name, contender.name, float(peak * scale)))
+    torch.compiler.reset()
+    return found
+
+
+def add_peaks(result: Result, workloads: Sequence[Workload], settings: Settings) -> None:
+    """Fill in ``peak_bytes`` of the rows of these workloads, measured in a fresh process.
+
+    Raises:
+        subprocess.CalledProcessError: the process failed; its messages are shown.
+    """
+    if not workloads:
+        return
+    request = {
+        "workloads": [dataclasses.asdict(workload) for workload in workloads],
+        "settings": dataclasses.asdict(settings),
+    }
+    answer = subprocess.run(
+        [sys.executable, __file__],
+        input=json.dumps(request),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": str(settings.threads)},
+    )
+    for workload, contender, peak in json.loads(answer.stdout):
+        row = result.find(workload, contender)
+        if row is not None:
+            row.peak_bytes = peak
+
+
+def main() -> None:
+    """Answer one request."""
+    request = json.load(sys.stdin)
+    settings = Settings(**request["settings"])
+    peaks = []
+    with thread_count(settings.threads):
+        for fields in request["workloads"]:
+            sizes = {name: tuple(fields[name]) for name in ("size", "feature_size")}
+            peaks += measure_peaks(Workload(**(fields | sizes)), settings)
+    json.dump(peaks, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
