@@ -34,7 +34,7 @@ from workloads import CHANNELS, CURVES, HEADLINE, SIZE, Workload, curve_points
 #: Budgets by mode, and the steps the network is trained for; tiny is for tests.
 MODES: dict[str, tuple[Settings, int, int]] = {
     "full": (Settings(budget_s=3.0, curve_budget_s=0.4), 60, 256),
-    "quick": (Settings(budget_s=0.6, curve_budget_s=0.1), 12, 256),
+    "quick": (Settings(budget_s=0.5, curve_budget_s=0.1, compiles=False), 12, 256),
     "tiny": (Settings(budget_s=0.02, curve_budget_s=0.01, compiles=False), 1, 32),
 }
 
@@ -47,7 +47,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         description="Measure protoseg_fast against what people would use instead."
     )
     add = parser.add_argument
-    add("--quick", action="store_true", help="fewer rounds and points: about 3 minutes")
+    add(
+        "--quick",
+        action="store_true",
+        help="fewer rounds and points, no torch.compile: about 3 minutes",
+    )
     add("--tiny", action="store_true", help="problems of no size, to try the script out")
     add("--device", default="cpu", help="cpu (default) or cuda")
     add("--threads", type=int, default=torch.get_num_threads(), help="of every contender")
@@ -190,8 +194,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             console.print(f"wrote {path}", highlight=False)
     if arguments.markdown:
         print(markdown(record))
-    slower = before is not None and print_changes(console, compare(record.result, before.result))
-    return 1 if slower else 0
+    if before is None:
+        return 0
+    for name in ("name", "device", "threads", "mode"):
+        now, then = (r.machine.get(name) for r in (record, before))
+        if now != then:
+            console.print(f"The records differ in {name}: {then} then, {now} now.", style="yellow")
+    return 1 if print_changes(console, compare(record.result, before.result)) else 0
 
 
 if __name__ == "__main__":

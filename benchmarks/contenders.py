@@ -51,6 +51,7 @@ class Contender:
         memory_by_group: its peak memory is proportional to the groups as well.
         scores: what it returns are scores, to be checked.
         compiles: takes seconds to prepare; timed in the headline table only.
+        shape_bound: compiled for as many groups as it is prepared on.
         applies: which workloads it can do.
     """
 
@@ -60,6 +61,7 @@ class Contender:
     memory_by_group: bool = False
     scores: bool = True
     compiles: bool = False
+    shape_bound: bool = False
     applies: Callable[[Workload], bool] = lambda workload: True
 
 
@@ -88,7 +90,10 @@ def _published(
                 workload.group_channels,
             )
 
-        return _compiled(call, sample) if compiled else Prepared(call)
+        if not compiled:
+            return Prepared(call)
+        one_by_one = score is authors.score_one_by_one
+        return _compiled(call, sample[:, : workload.group_channels] if one_by_one else sample)
 
     return prepare
 
@@ -228,6 +233,7 @@ CONTENDERS = [
         by_group=True,
         memory_by_group=True,
         compiles=True,
+        shape_bound=True,
         applies=_many_groups,
     ),
     Contender("expert PyTorch", _expert, by_group=True),
@@ -237,6 +243,7 @@ CONTENDERS = [
         by_group=True,
         memory_by_group=True,
         compiles=True,
+        shape_bound=True,
         applies=_units,
     ),
     Contender("expert maps, MONAI Dice", _maps_and("monai.metrics", _monai), by_group=True),

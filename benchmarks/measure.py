@@ -58,6 +58,7 @@ class Row:
     """One contender on one workload; seconds of a whole call, extrapolated where ``timed`` says so.
 
     Attributes:
+        best_s: the fastest call, which other programs on the machine disturb least.
         times_limit: median over that of reading once, or of the forward pass of a network.
         times_ours: median over that of protoseg_fast's one-shot call; None where it was skipped.
         gb_per_s: bytes that must be read, over the median.
@@ -71,6 +72,7 @@ class Row:
     median_s: float
     low_s: float
     high_s: float
+    best_s: float
     calls: int
     curve: str = ""
     x: float | str = 0
@@ -157,15 +159,17 @@ def prepare(
     contender: Contender, workload: Workload, inputs: Inputs, budget: float, device: str
 ) -> Ready:
     """Prepare a contender, and settle how many groups fit the budget."""
-    timed = sample_groups(workload, budget) if contender.by_group else workload.group_count
-    sample = take_groups(workload, inputs.features, timed)
+    most = sample_groups(workload, budget) if contender.by_group else workload.group_count
     with torch.inference_mode():
-        prepared = contender.prepare(workload, inputs, sample)
-        if contender.by_group and not contender.compiles and timed > 1:
-            clock = clock_of(device)
-            seconds = min(clock(lambda: prepared.call(sample)) for _ in range(2))
-            fitting = int(timed * budget / (MIN_ROUNDS + 2) / seconds)
-            timed = max(1, min(timed, fitting))
+        prepared = contender.prepare(workload, inputs, take_groups(workload, inputs.features, most))
+        if not contender.by_group or contender.shape_bound:
+            return Ready(contender, prepared, most)
+        timed = min(most, 2)
+        for _ in range(2):  # what a few groups take says how many fit; those say it better
+            sample = take_groups(workload, inputs.features, timed)
+            prepared.call(sample)
+            seconds = clock_of(device)(lambda x=sample: prepared.call(x))
+            timed = max(1, min(most, int(timed * budget / (MIN_ROUNDS + 2) / seconds)))
     return Ready(contender, prepared, timed)
 
 
@@ -255,6 +259,12 @@ def measure(workload: Workload, settings: Settings, inputs: Inputs | None = None
         inputs = inputs or make_inputs(workload, settings.device)
         expected = oracle(workload, inputs, budget)
         result, ready = Result(), []
+        if not settings.compiles and not workload.curve:
+            result.skipped = [
+                (workload.name, contender.name, "compiling takes too long for a quick run")
+                for contender in CONTENDERS
+                if contender.compiles and contender.applies(workload)
+            ]
         for contender in applicable(workload, settings):
             try:
                 one = prepare(contender, workload, inputs, budget, settings.device)
@@ -322,6 +332,7 @@ def summarise_seconds(name: str, entry: Entry, scale: float = 1.0) -> Row:
         median_s=median,
         low_s=low,
         high_s=high,
+        best_s=scale * min(entry.seconds),
         calls=len(entry.seconds),
         warm_s=statistics.median(entry.warm_seconds) if entry.warm_seconds else None,
     )

@@ -159,22 +159,10 @@ def _roofline(record: Record) -> Figure | None:
     figure, axes = plt.subplots(figsize=(9.5, 5.6), layout="constrained")
     intensity = np.geomspace(0.5, 2000, 200)
     roof = np.minimum(bandwidth * intensity, compute) / 1e9
-    axes.plot(intensity, roof, color="black", lw=1.5)
-    axes.annotate(
-        f"plain read, {bandwidth / 1e9:.3g} GB/s",
-        (0.62, bandwidth * 0.62 / 1e9),
-        rotation=0,
-        va="bottom",
-        ha="left",
-        xytext=(0, 14),
-        textcoords="offset points",
+    label = (
+        f"roof: plain read, {bandwidth / 1e9:.3g} GB/s;\nmatrix product, {compute / 1e9:.3g} Gop/s"
     )
-    axes.annotate(
-        f"float32 matrix product, {compute / 1e9:.3g} Gop/s",
-        (2000, compute / 1e9),
-        ha="right",
-        va="bottom",
-    )
+    axes.plot(intensity, roof, color="black", lw=1.5, label=label)
     for name in (LOOP, BATCHED, EXPERT, OURS, OURS_GUIDED):
         mine = [(w, row) for w, row in points if row.contender == name]
         xs = [w.operations / w.limit_bytes for w, _ in mine]
@@ -189,13 +177,11 @@ def _roofline(record: Record) -> Figure | None:
             label=name,
             mfc="none" if name == OURS_GUIDED else color,
         )
-    lowest = axes.get_ylim()[0]
-    for workload in {w.name: w for w, _ in points}.values():
-        x = workload.operations / workload.limit_bytes
+    for i, workload in enumerate({w.name: w for w, _ in points}.values()):
+        x, y = workload.operations / workload.limit_bytes, 0.01 + 0.33 * (i % 3)
         axes.axvline(x, color="black", alpha=0.12, lw=1, zorder=0)
-        axes.text(
-            x, lowest, f" {workload.name}", rotation=90, va="bottom", ha="right", fontsize=7.5
-        )
+        place = {"rotation": 90, "va": "bottom", "ha": "right", "fontsize": 8}
+        axes.text(x, y, workload.name, transform=axes.get_xaxis_transform(), **place)
     axes.set(
         xscale="log",
         yscale="log",

@@ -24,6 +24,9 @@ import protoseg_fast as psf
 
 SCHEMA = 1
 
+#: A limit whose quartiles lie this far apart was measured on a busy machine.
+BUSY = 0.5
+
 
 @dataclass
 class Record:
@@ -144,7 +147,13 @@ def print_workload(console: Console, name: str, result: Result) -> None:
     for row in rows:
         table.add_row(*(cell(row) for _, cell in columns))
     console.print(table)
-    notes = [f"{row.contender}: {row.note}" for row in rows if row.note]
+    reads = [row for row in rows if row.contender in (READ, FORWARD) and row.spread > BUSY]
+    notes = [
+        f"{row.contender} varies by {percent(row.spread)}: the machine is busy with something "
+        "else, and these figures mean little"
+        for row in reads
+    ]
+    notes += [f"{row.contender}: {row.note}" for row in rows if row.note]
     notes += [f"{who} skipped: {why}" for where, who, why in result.skipped if where == name]
     for note in notes:
         console.print(f"  {escape(note)}", style="dim", highlight=False)
