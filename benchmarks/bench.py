@@ -80,17 +80,14 @@ class Run:
         self.console = console
         self.record = Record(machine(arguments.device, arguments.threads, self.mode))
 
-    def __call__(self) -> Record:
-        """Headline table, network, curves, memory; in this order."""
+    def __call__(self) -> None:
+        """Headline table, network, curves; in this order."""
         with thread_count(self.settings.threads):
             self.record.roofs["operations_s"] = peak_operations(self.settings.device)
         self.headline()
         self.network()
         for curve in CURVES:
             self.curve(curve)
-        reads = [row for row in self.record.result.rows if row.contender == READ]
-        self.record.roofs["read_bytes_s"] = max((1e9 * row.gb_per_s for row in reads), default=0.0)
-        return self.record
 
     def wanted(self, *names: str) -> bool:
         """Whether --only lets one of these names pass."""
@@ -100,7 +97,7 @@ class Run:
         """The workload, or a tiny one of its kind."""
         return workload.tiny() if self.mode == "tiny" else workload
 
-    def add(self, workloads: Sequence[Workload], memory: bool) -> Result:
+    def add(self, workloads: Sequence[Workload], memory: bool) -> None:
         """Measure workloads, one after the other."""
         result = Result()
         for workload in workloads:
@@ -110,7 +107,8 @@ class Run:
             with self.console.status("peak memory"):
                 add_peaks(result, workloads, self.settings)
         self.record.result += result
-        return result
+        reads = [row for row in self.record.result.rows if row.contender == READ]
+        self.record.roofs["read_bytes_s"] = max(1e9 * row.gb_per_s for row in reads)
 
     def headline(self) -> None:
         """The table of the README."""
@@ -182,8 +180,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not arguments.markdown:
             print_record(console, record)
     else:
+        run = Run(arguments, console)
+        record = run.record
         try:
-            record = Run(arguments, console)()
+            run()
+        except KeyboardInterrupt:
+            console.print("Interrupted; what was measured so far is kept.", style="yellow")
         except DisagreementError as error:
             console.print(str(error), style="bold red")
             return 2
