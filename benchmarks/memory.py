@@ -5,7 +5,8 @@ request; the difference to the resident memory before a call is what the call he
 allocated it. Free memory is given back to the system first, so that it is not reused unseen. On a
 GPU, PyTorch's allocator keeps the same mark. Elsewhere nothing is measured.
 
-As a script: reads workloads and settings as JSON from standard input, writes peaks as JSON.
+As a script: settings are its argument; reads workloads from standard input, one a line, and answers
+each with a line of peaks, all as JSON.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def _resident(field: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def measure_peaks(workload: Workload, settings: Settings) -> list[tuple[str, str, float]]:
-    """(workload, contender, bytes) of every contender that can be measured."""
+def measure_peaks(workload: Workload, settings: Settings) -> list[tuple[str, float]]:
+    """(contender, bytes) of every contender that can be measured."""
     budget = settings.budget(workload)
     inputs = make_inputs(workload, settings.device)
     found = []
@@ -70,47 +71,63 @@ def measure_peaks(workload: Workload, settings: Settings) -> list[tuple[str, str
                 peak = peak_bytes(lambda one=one, f=features: one.prepared.call(f), settings.device)
             if peak is not None:
                 scale = workload.group_count / one.timed if contender.memory_by_group else 1
-                found.append((workload.name, contender.name, float(peak * scale)))
+                found.append((contender.name, float(peak * scale)))
     torch.compiler.reset()
     return found
 
 
-def add_peaks(result: Result, workloads: Sequence[Workload], settings: Settings) -> None:
-    """Fill in ``peak_bytes`` of the rows of these workloads, measured in a fresh process.
+class Prober:
+    """A process of its own that measures peaks on request; started when first needed."""
 
-    Raises:
-        subprocess.CalledProcessError: the process failed; its messages are shown.
-    """
-    if not workloads:
-        return
-    request = {
-        "workloads": [dataclasses.asdict(workload) for workload in workloads],
-        "settings": dataclasses.asdict(settings),
-    }
-    answer = subprocess.run(
-        [sys.executable, __file__],
-        input=json.dumps(request),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        env=os.environ | {"OMP_NUM_THREADS": str(settings.threads)},
-    )
-    for workload, contender, peak in json.loads(answer.stdout):
-        row = result.find(workload, contender)
-        if row is not None:
-            row.peak_bytes = peak
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Prober:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self.process is not None:
+            self.process.communicate()  # the end of its input ends it
+
+    def add_peaks(self, result: Result, workloads: Sequence[Workload]) -> None:
+        """Fill in ``peak_bytes`` of the rows of these workloads.
+
+        Raises:
+            RuntimeError: the process died; what it said went to standard error.
+        """
+        for workload in workloads:
+            for contender, peak in self._ask(workload):
+                row = result.find(workload.name, contender)
+                if row is not None:
+                    row.peak_bytes = peak
+
+    def _ask(self, workload: Workload) -> list[tuple[str, float]]:
+        if self.process is None:
+            self.process = subprocess.Popen(
+                [sys.executable, __file__, json.dumps(dataclasses.asdict(self.settings))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ | {"OMP_NUM_THREADS": str(self.settings.threads)},
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        print(json.dumps(dataclasses.asdict(workload)), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"measuring the memory of {workload.name} failed")
+        return [(contender, peak) for contender, peak in json.loads(answer)]
 
 
 def main() -> None:
-    """Answer one request."""
-    request = json.load(sys.stdin)
-    settings = Settings(**request["settings"])
-    peaks = []
+    """Answer requests until there are no more."""
+    settings = Settings(**json.loads(sys.argv[1]))
     with thread_count(settings.threads):
-        for fields in request["workloads"]:
+        for line in sys.stdin:
+            fields = json.loads(line)
             sizes = {name: tuple(fields[name]) for name in ("size", "feature_size")}
-            peaks += measure_peaks(Workload(**(fields | sizes)), settings)
-    json.dump(peaks, sys.stdout)
+            print(json.dumps(measure_peaks(Workload(**(fields | sizes)), settings)), flush=True)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from measure import (
     Settings,
     oracle,
     summarise_seconds,
+    take_groups,
     thread_count,
     verify,
 )
@@ -35,6 +36,9 @@ TOTAL = "forward pass while protoseg_fast scores"
 
 #: Layers whose activations are timed on their own, as a curve.
 SHOWN = ("enc1b", "enc2b", "enc3b", "enc4b", "dec1b")
+
+#: Share of the units of every layer that slow contenders score; their times are scaled up.
+UNIT_SHARE = {LOOP: 1 / 8, BATCHED: 1 / 8}
 
 Visit = Callable[[str, Tensor], None]
 
@@ -148,51 +152,59 @@ class _Ours:
     def __init__(self, network: Network) -> None:
         self.network = network
         self.guide: psf.Guide | None = None
+        self.timed = self.groups = sum(x.shape[1] for x in activations(network).values())
 
-    def __call__(self, name: str, features: Tensor) -> Tensor:
+    def __call__(self, name: str, features: Tensor) -> tuple[Tensor, float]:
+        start = time.perf_counter()
         if self.guide is None:
             self.guide = psf.Guide(self.network.pred, self.network.target)
         layer = self.guide.sa_score(features, groups="layer")
         units = self.guide.sa_score(features, groups="unit")
-        return torch.cat([layer, units], dim=1)
+        seconds = time.perf_counter() - start
+        return torch.cat([layer, units], dim=1), seconds
 
     def forget(self) -> None:
         self.guide = None
 
 
 class _Peer:
-    """Scores layers by a contender, as layer and as units."""
+    """Scores layers by a contender, as layer and as units; a share of the units, scaled up."""
 
     def __init__(self, contender: Contender, network: Network) -> None:
-        self.calls: dict[str, list[Callable[[Tensor], Tensor]]] = {}
+        self.calls: dict[str, list[tuple[Workload, int, Callable[[Tensor], Tensor]]]] = {}
+        self.groups = self.timed = 0
         for name, features in activations(network).items():
             inputs = Inputs(features, network.pred, network.target)
-            self.calls[name] = [
-                _prepare_layer(contender, name, inputs, groups) for groups in ("layer", "unit")
-            ]
+            self.calls[name] = []
+            for groups in ("layer", "unit"):
+                workload = layer_workload(name, features, network.pred, groups)
+                share = UNIT_SHARE.get(contender.name, 1) if groups == "unit" else 1
+                count = max(1, int(share * workload.group_count))
+                with torch.inference_mode():
+                    sample = take_groups(workload, features, count)
+                    call = contender.prepare(workload, inputs, sample).call
+                self.calls[name].append((workload, count, call))
+            self.groups, self.timed = self.groups + features.shape[1], self.timed + count
 
-    def __call__(self, name: str, features: Tensor) -> Tensor:
-        return torch.cat([call(features) for call in self.calls[name]], dim=1)
+    def __call__(self, name: str, features: Tensor) -> tuple[Tensor, float]:
+        scores, seconds = [], 0.0
+        for workload, count, call in self.calls[name]:
+            taken = take_groups(workload, features, count)
+            start = time.perf_counter()
+            scores.append(call(taken))
+            _wait(taken)
+            seconds += (time.perf_counter() - start) * workload.group_count / count
+        return torch.cat(scores, dim=1), seconds
 
     def forget(self) -> None:
         pass
-
-
-def _prepare_layer(
-    contender: Contender, name: str, inputs: Inputs, groups: str
-) -> Callable[[Tensor], Tensor]:
-    """A contender's call for one layer; one that needs several groups may batch the layer too."""
-    workload = layer_workload(name, inputs.features, inputs.pred, groups)
-    with torch.inference_mode():
-        prepared = contender.prepare(workload, inputs, inputs.features)
-    return prepared.call
 
 
 Scorer = _Ours | _Peer
 
 
 def scored_forward(network: Network, scorer: Scorer) -> tuple[float, float, dict[str, Tensor]]:
-    """Seconds inside the hooks, seconds of the whole pass, and the scores (1, 1 + C, T)."""
+    """Seconds of scoring, seconds of the whole pass, and scores (1, 1 + units, T) by layer."""
     inside = 0.0
     scores: dict[str, Tensor] = {}
     scorer.forget()
@@ -200,10 +212,8 @@ def scored_forward(network: Network, scorer: Scorer) -> tuple[float, float, dict
     def visit(name: str, features: Tensor) -> None:
         nonlocal inside
         _wait(features)
-        start = time.perf_counter()
-        scores[name] = scorer(name, features)
-        _wait(features)
-        inside += time.perf_counter() - start
+        scores[name], seconds = scorer(name, features)
+        inside += seconds
 
     with hooked(network.blocks, visit):
         start = time.perf_counter()
@@ -242,7 +252,7 @@ def measure_network(network: Network, settings: Settings) -> Result:
                 Entry(TOTAL, lambda image: scored_forward(network, ours)[1], [network.image])
             )
         time_entries(entries, settings.budget_s, clock=lambda call: call())
-    result.rows = _summarise(network, entries)
+    result.rows = _summarise(network, entries, scorers)
     return result
 
 
@@ -268,11 +278,16 @@ def _check(network: Network, scorers: Mapping[str, Scorer]) -> None:
                 verify(workload, name, scores[layer][:, part], expected)
 
 
-def _summarise(network: Network, entries: list[Entry]) -> list[Row]:
+def _summarise(network: Network, entries: list[Entry], scorers: Mapping[str, Scorer]) -> list[Row]:
     rows = [summarise_seconds(NETWORK_NAME, entry) for entry in entries]
     medians = {row.contender: row.median_s for row in rows}
     for row in rows:
         row.note = network.note if row.contender == FORWARD else ""
+        if row.contender in scorers:
+            row.groups, row.timed = (
+                scorers[row.contender].groups,
+                scorers[row.contender].timed,
+            )
         row.times_limit = row.median_s / medians[FORWARD]
         row.times_ours = row.median_s / medians[OURS] if OURS in medians else None
     return rows

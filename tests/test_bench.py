@@ -213,11 +213,11 @@ def test_the_script_writes_json_markdown_and_plots(suite, tmp_path, capsys, monk
     monkeypatch.setattr(suite["bench"], "HEADLINE", headline)
     monkeypatch.setattr(suite["bench"], "CURVES", ("channels", "size", "resize factor", "data"))
 
-    def add_peaks(result, workloads, settings):
+    def add_peaks(self, result, workloads):
         for row in result.rows:
             row.peak_bytes = 1e6
 
-    monkeypatch.setattr(suite["bench"], "add_peaks", add_peaks)
+    monkeypatch.setattr(suite["bench"].Prober, "add_peaks", add_peaks)
     monkeypatch.setattr(suite["bench"].Run, "network", lambda self: None)
     path = tmp_path / "figures.json"
     arguments = ["--tiny", "--threads", "1", "--json", str(path), "--markdown"]
@@ -251,7 +251,8 @@ def test_the_network_is_scored_in_its_hooks(suite, settings):
 def test_peak_memory_comes_from_a_process_of_its_own(suite, settings):
     workload = suite["workloads"].HEADLINE[0].tiny()
     result = suite["measure"].measure(workload, settings)
-    suite["memory"].add_peaks(result, [workload], settings)
+    with suite["memory"].Prober(settings) as prober:
+        prober.add_peaks(result, [workload])
     if suite["memory"].peak_bytes(lambda: None, "cpu") is None:
         pytest.skip("this system keeps no resettable high-water mark")
     assert all(row.peak_bytes is not None for row in result.rows)
