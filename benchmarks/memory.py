@@ -109,6 +109,7 @@ class Prober:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
+                start_new_session=True,  # Ctrl-C is for the main process, which ends this one
                 env=os.environ | {"OMP_NUM_THREADS": str(self.settings.threads)},
             )
         assert self.process.stdin is not None
