@@ -115,59 +115,70 @@ void Cells::set_lines() {
     }
 }
 
+// Word of `columns` neighbours in each of `rows` rows of packed voxels, from row `first_row` and
+// column `first` on; ones for all of them if there are no packed voxels.
+std::uint64_t Cells::pack_word(const std::uint64_t* packed, std::int64_t first_row,
+                               std::int64_t rows, std::int64_t first) const {
+  const std::int64_t n = std::min(columns, to.n[2] - first);
+  if (packed == nullptr && n == columns) return low_bits(rows * columns);
+  std::uint64_t word = 0;
+  if (packed != nullptr && columns == 8 && to.n[2] % 8 == 0) {  // rows of whole bytes
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(packed) + first / 8;
+    for (std::int64_t r = 0; r < rows; ++r)
+      word |= std::uint64_t{bytes[(first_row + r) * (to.n[2] / 8)]} << (8 * r);
+    return word;
+  }
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const std::uint64_t bits = packed == nullptr
+                                   ? ~std::uint64_t{0}
+                                   : bits_at(packed, (first_row + r) * to.n[2] + first, n);
+    word |= (bits & low_bits(n)) << (r * columns);
+  }
+  return word;
+}
+
+// One plane of packed voxels, or none, tile by tile along a line: words [tile_words of the line].
+void Cells::pack_line(const Line& line, const std::uint64_t* packed, std::uint64_t* words) const {
+  const std::int64_t rows = word_bits / columns;
+  for (std::int64_t block = 0; block < blocks; ++block)
+    for (std::int64_t slice = line.z->begin; slice < line.z->end; ++slice)
+      for (std::int64_t row = line.y->begin; row < line.y->end; row += rows)
+        *words++ = pack_word(packed, slice * to.n[1] + row, std::min(rows, line.y->end - row),
+                             block * columns);
+}
+
 void Cells::pack(const GuideState& guide, int which) {
   const std::int64_t images = guide.images, targets = guide.targets;
   const auto n_lines = static_cast<std::int64_t>(lines.size());
-  const std::int64_t rows = word_bits / columns;
   shared_valid = !guide.has_mask;
   valid.resize((shared_valid ? 1 : images) * tile_words);
   actual.resize(images * targets * tile_words);
   before.resize(images * targets * n_lines * (blocks + 1));
-  // One word of a tile from packed voxels, or from none: all ones.
-  const auto word_of = [&](const std::uint64_t* packed, std::int64_t block, std::int64_t slice,
-                           std::int64_t row, std::int64_t end) {
-    const std::int64_t first = block * columns, n = std::min(columns, to.n[2] - first);
-    std::uint64_t word = 0;
-    for (std::int64_t r = 0; r < rows && row + r < end; ++r) {
-      const std::int64_t voxel = (slice * to.n[1] + row + r) * to.n[2] + first;
-      const std::uint64_t bits = packed == nullptr ? low_bits(n) : bits_at(packed, voxel, n);
-      word |= (bits & low_bits(n)) << (r * columns);
-    }
-    return word;
+  const auto count = [](const std::uint64_t* words, std::int64_t n) {
+    std::int64_t bits = 0;
+    for (std::int64_t i = 0; i < n; ++i) bits += __builtin_popcountll(words[i]);
+    return bits;
   };
-  const auto pack_line = [&](std::int64_t image, std::int64_t index,
-                             std::vector<std::int64_t>& found) {
+  const auto pack_one = [&](std::int64_t image, std::int64_t index) {
     const Line& line = lines[index];
-    std::int64_t at = line.first_word;
-    for (std::int64_t block = 0; block < blocks; ++block) {
-      std::int64_t voxels = 0;
-      std::fill(found.begin(), found.end(), 0);
-      for (std::int64_t slice = line.z->begin; slice < line.z->end; ++slice)
-        for (std::int64_t row = line.y->begin; row < line.y->end; row += rows, ++at) {
-          const std::uint64_t here =
-              word_of(guide.reference(which, image, 0).valid, block, slice, row, line.y->end);
-          if (!shared_valid || image == 0)
-            valid[(shared_valid ? 0 : image) * tile_words + at] = here;
-          voxels += __builtin_popcountll(here);
-          for (std::int64_t target = 0; target < targets; ++target) {
-            const std::uint64_t bits = word_of(guide.reference(which, image, target).actual, block,
-                                               slice, row, line.y->end);
-            actual[(image * targets + target) * tile_words + at] = bits;
-            found[target] += __builtin_popcountll(bits);
-          }
-        }
-      for (std::int64_t target = 0; target < targets; ++target) {
-        TileTotal* sum =
-            &before[((image * targets + target) * n_lines + index) * (blocks + 1) + block];
-        sum[1] = {sum->voxels + voxels, sum->actual + found[target]};
-      }
+    const std::int64_t each = line.tile_words();
+    std::uint64_t* line_valid =
+        valid.data() + (shared_valid ? 0 : image * tile_words) + line.first_word;
+    pack_line(line, guide.reference(which, image, 0).valid, line_valid);
+    for (std::int64_t target = 0; target < targets; ++target) {
+      const std::int64_t plane = image * targets + target;
+      std::uint64_t* line_actual = &actual[plane * tile_words + line.first_word];
+      pack_line(line, guide.reference(which, image, target).actual, line_actual);
+      TileTotal* sum = &before[(plane * n_lines + index) * (blocks + 1)];
+      for (std::int64_t block = 0; block < blocks; ++block, ++sum)
+        sum[1] = {sum->voxels + count(line_valid + block * each, each),
+                  sum->actual + count(line_actual + block * each, each)};
     }
   };
-  parallel_for(images * n_lines, tile_words * 16 / n_lines + 1, [&] {
-    return [&, found = std::vector<std::int64_t>(targets)](std::int64_t task) mutable {
-      pack_line(task / n_lines, task % n_lines, found);
-    };
-  });
+  // Without a mask all images share what is valid: one after the other, they write it once each.
+  for (std::int64_t image = 0; image < images; ++image)
+    parallel_for(n_lines, tile_words * 16 / n_lines + 1,
+                 [&] { return [&](std::int64_t index) { pack_one(image, index); }; });
 }
 
 std::int64_t Cells::most_line_words() const {

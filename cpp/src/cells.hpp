@@ -89,6 +89,9 @@ struct Cells {
   void set_columns();
   void set_lines();
   void pack(const GuideState& guide, int which);
+  void pack_line(const Line& line, const std::uint64_t* packed, std::uint64_t* words) const;
+  std::uint64_t pack_word(const std::uint64_t* packed, std::int64_t first_row, std::int64_t rows,
+                          std::int64_t first) const;
 };
 
 }  // namespace protoseg

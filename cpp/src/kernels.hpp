@@ -70,7 +70,12 @@ struct TileRun {
   std::int16_t coarse_doubt;
 };
 
-using CountTileRun = std::int64_t (*)(const TileRun&, Tally*, std::int64_t* doubtful);
+// A word of a run: of which tile, in which of its slices.
+struct DoubtfulWord {
+  std::int64_t tile, slice, word;
+};
+
+using CountTileRun = std::int64_t (*)(const TileRun&, Tally*, DoubtfulWord* doubtful);
 struct CountTiles {
   CountTileRun any;
   CountTileRun flat;    // one slice, between two feature rows

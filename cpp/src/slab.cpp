@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 namespace protoseg {
 namespace {
@@ -209,21 +208,20 @@ void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_
     run_.corner[k] = resized_.get() + first;
     run_.coarse[k] = coarse_.get() + first;
   }
-  const std::int64_t tile_words = line.tile_words();
-  const std::int64_t at = line.first_word + begin * tile_words;
+  const std::int64_t at = line.first_word + begin * line.tile_words();
   run_.valid = cells_.valid_of(image_) + at;
   run_.actual = &cells_.actual[plane_ * cells_.tile_words + at];
   run_.tiles = end - begin;
-  std::int64_t doubts = run_.tiles * tile_words;
-  if (run_.doubt < std::numeric_limits<float>::infinity())
+  std::int64_t doubts = 0;
+  if (run_.doubt < std::numeric_limits<float>::infinity()) {
     doubts = count_(run_, tally, doubtful_.data());
-  else
-    std::iota(doubtful_.begin(), doubtful_.begin() + doubts, std::int64_t{0});
-  for (std::int64_t k = 0; k < doubts; ++k) {
-    const std::int64_t word = doubtful_[k];
-    count_exactly(line, begin + word / tile_words, word % tile_words, run_.valid[word],
-                  run_.actual[word], tally);
+  } else {
+    for (std::int64_t tile = 0; tile < run_.tiles; ++tile)
+      for (std::int64_t slice = 0; slice < line.slices; ++slice)
+        for (std::int64_t word = 0; word < line.words; ++word)
+          doubtful_[doubts++] = {tile, slice, word};
   }
+  for (std::int64_t k = 0; k < doubts; ++k) count_exactly(line, begin, doubtful_[k], tally);
 }
 
 // Blocks of a feature row, up to word_bits of them within one word of done_, resized along x on
@@ -283,17 +281,19 @@ bool SlabCounter<V>::is_foreground(double z_weight, double y_weight, std::int64_
 }
 
 template <class V>
-void SlabCounter<V>::count_exactly(const Line& line, std::int64_t block, std::int64_t word,
-                                   std::uint64_t valid, std::uint64_t actual, Tally* tally) const {
-  const std::int64_t z = line.z->begin + word / line.words;
-  const std::int64_t y = line.y->begin + word % line.words * (word_bits / cells_.columns);
-  for (; valid != 0; valid &= valid - 1) {
-    const int bit = __builtin_ctzll(valid);
-    const std::int64_t x = block * cells_.columns + bit % cells_.columns;
+void SlabCounter<V>::count_exactly(const Line& line, std::int64_t begin, const DoubtfulWord& word,
+                                   Tally* tally) const {
+  const std::int64_t place = (word.tile * line.slices + word.slice) * line.words + word.word;
+  const std::int64_t z = line.z->begin + word.slice;
+  const std::int64_t y = line.y->begin + word.word * (word_bits / cells_.columns);
+  const std::int64_t first = (begin + word.tile) * cells_.columns;
+  for (std::uint64_t left = run_.valid[place]; left != 0; left &= left - 1) {
+    const int bit = __builtin_ctzll(left);
     const std::int64_t row = y + bit / cells_.columns;
-    if (!is_foreground(cells_.exact[0][z], cells_.exact[1][row], x)) continue;
+    if (!is_foreground(cells_.exact[0][z], cells_.exact[1][row], first + bit % cells_.columns))
+      continue;
     ++tally->predicted;
-    tally->tp += actual >> bit & 1;
+    tally->tp += run_.actual[place] >> bit & 1;
   }
 }
 

@@ -41,9 +41,9 @@ class SlabCounter {
   void count_run(const Line& line, std::int64_t begin, std::int64_t end, Tally* tally);
   void resize_row(std::int64_t row, std::int64_t slot, std::int64_t begin, std::int64_t end);
   void resize_blocks(std::int64_t row, std::int64_t slot, std::int64_t begin, std::int64_t end);
-  // Word `word` of a tile: the slices' words one after the other.
-  void count_exactly(const Line& line, std::int64_t block, std::int64_t word, std::uint64_t valid,
-                     std::uint64_t actual, Tally* tally) const;
+  // A word of the run that begins with tile `begin`.
+  void count_exactly(const Line& line, std::int64_t begin, const DoubtfulWord& word,
+                     Tally* tally) const;
   bool is_foreground(double z_weight, double y_weight, std::int64_t x) const;
 
   const Kernels& kernels_;
@@ -66,7 +66,7 @@ class SlabCounter {
   std::vector<float> largest_, doubt_;           // [rows]
   std::vector<std::uint64_t> above_, possible_;  // [rows, words]
   std::vector<std::uint64_t> all_, any_;         // [words + 1], of one line
-  std::vector<std::int64_t> doubtful_;           // [words of a line]
+  std::vector<DoubtfulWord> doubtful_;           // [words of a line]
 
   // The map being counted, and its line.
   const V* values_ = nullptr;

@@ -177,45 +177,52 @@ PROTOSEG_INLINE __m256i load_coarse(const std::int16_t* row, int v) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + 16 * v));
 }
 
-// What of a tile's slice every word shares: values at the lower row, `doubt` higher than they are,
-// and steps to the upper one.
+// The corners of a tile, and what every word of one of its slices shares: values at the lower row,
+// `doubt` higher than they are, and steps to the upper one.
 template <int columns, bool flat>
-struct CoarseSlice {
+struct CoarseTile {
   static constexpr int vectors = columns < 16 ? 1 : columns / 16;
+  __m256i lower[vectors], upper[vectors], lower_step[vectors], upper_step[vectors];
   __m256i y0[vectors], dy[vectors];
 
-  PROTOSEG_INLINE void make(const TileRun& run, std::int64_t first, std::int64_t z, __m256i doubt,
-                            CoarseSlice& slice) {
+  PROTOSEG_INLINE void load(const TileRun& run, std::int64_t first, CoarseTile& tile) {
     for (int v = 0; v < vectors; ++v) {
       const auto corner = [&](int k) { return load_coarse<columns>(run.coarse[k] + first, v); };
-      __m256i lower = corner(0), upper = corner(1);
-      if (!flat) {
-        const __m256i wz = _mm256_set1_epi16(run.coarse_z_weight[z]);
-        lower = blend_coarse(wz, lower, corner(2));
-        upper = blend_coarse(wz, upper, corner(3));
-      }
-      slice.y0[v] = _mm256_add_epi16(lower, doubt);
-      slice.dy[v] = _mm256_sub_epi16(upper, lower);
+      tile.lower[v] = corner(0);
+      tile.upper[v] = corner(1);
+      if (flat) continue;
+      tile.lower_step[v] = _mm256_sub_epi16(corner(2), tile.lower[v]);
+      tile.upper_step[v] = _mm256_sub_epi16(corner(3), tile.upper[v]);
     }
   }
-  PROTOSEG_INLINE __m256i blend_coarse(__m256i w, __m256i a, __m256i b) {
-    return _mm256_add_epi16(a, _mm256_mulhrs_epi16(w, _mm256_sub_epi16(b, a)));
+  PROTOSEG_INLINE void enter_slice(const TileRun& run, std::int64_t z, __m256i doubt,
+                                   CoarseTile& tile) {
+    for (int v = 0; v < vectors; ++v) {
+      __m256i lower_row = tile.lower[v], upper_row = tile.upper[v];
+      if (!flat) {
+        const __m256i wz = _mm256_set1_epi16(run.coarse_z_weight[z]);
+        lower_row = _mm256_add_epi16(lower_row, _mm256_mulhrs_epi16(wz, tile.lower_step[v]));
+        upper_row = _mm256_add_epi16(upper_row, _mm256_mulhrs_epi16(wz, tile.upper_step[v]));
+      }
+      tile.y0[v] = _mm256_add_epi16(lower_row, doubt);
+      tile.dy[v] = _mm256_sub_epi16(upper_row, lower_row);
+    }
   }
 };
 
 // One word of a tile in 16-bit fixed point. True if some value is within `doubt` of zero.
 template <int columns, bool flat>
-PROTOSEG_INLINE bool decide_word_coarsely(const CoarseSlice<columns, flat>& slice,
+PROTOSEG_INLINE bool decide_word_coarsely(const CoarseTile<columns, flat>& tile,
                                           const std::int16_t* y_weight, __m256i doubt,
                                           std::uint64_t* bits) {
-  constexpr int vectors = CoarseSlice<columns, flat>::vectors;
+  constexpr int vectors = CoarseTile<columns, flat>::vectors;
   // Values are `doubt` too high: as unsigned numbers, the doubtful ones are the smallest.
   __m256i least = _mm256_set1_epi16(-1), foreground[4];
 #pragma GCC unroll 4
   for (int v = 0; v < 4; ++v) {
     const __m256i wy = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(y_weight + 16 * v));
     const __m256i value =
-        _mm256_add_epi16(slice.y0[v % vectors], _mm256_mulhrs_epi16(wy, slice.dy[v % vectors]));
+        _mm256_add_epi16(tile.y0[v % vectors], _mm256_mulhrs_epi16(wy, tile.dy[v % vectors]));
     foreground[v] = _mm256_cmpgt_epi16(value, doubt);
     least = _mm256_min_epu16(least, value);
   }
@@ -234,30 +241,33 @@ PROTOSEG_INLINE bool decide_word_coarsely(const CoarseSlice<columns, flat>& slic
 // where that is not enough; `doubtful` receives the words that neither can decide, which are not
 // counted, and their number is returned.
 template <int columns, bool flat, bool single>
-std::int64_t count_tiles(const TileRun& run, Tally* tally, std::int64_t* doubtful) {
+std::int64_t count_tiles(const TileRun& run, Tally* tally, DoubtfulWord* doubtful) {
   const std::int64_t slices = flat ? 1 : run.slices, words = single ? 1 : run.words;
   Tally sum = {0, 0};
   std::int64_t at = 0, doubts = 0;
 #if defined(__AVX2__)
   const __m256i doubt_of_coarse = _mm256_set1_epi16(run.coarse_doubt);
 #endif
-  for (std::int64_t tile = 0; tile < run.tiles; ++tile)
-    for (std::int64_t z = 0; z < slices; ++z) {
-      const std::int64_t first = tile * columns;
+  for (std::int64_t tile = 0; tile < run.tiles; ++tile) {
+    const std::int64_t first = tile * columns;
 #if defined(__AVX2__)
-      CoarseSlice<columns, flat> slice;
-      slice.make(run, first, z, doubt_of_coarse, slice);
+    CoarseTile<columns, flat> corners;
+    corners.load(run, first, corners);
+#endif
+    for (std::int64_t z = 0; z < slices; ++z) {
+#if defined(__AVX2__)
+      corners.enter_slice(run, z, doubt_of_coarse, corners);
 #endif
       for (std::int64_t word = 0; word < words; ++word, ++at) {
         std::uint64_t bits = 0;
         bool doubt = true;
 #if defined(__AVX2__)
-        doubt = decide_word_coarsely<columns, flat>(slice, run.coarse_y_weight + 64 * word,
+        doubt = decide_word_coarsely<columns, flat>(corners, run.coarse_y_weight + 64 * word,
                                                     doubt_of_coarse, &bits);
 #endif
         if (__builtin_expect(doubt, 0) &&
             decide_word_in_float<columns, flat>(run, first, z, word, &bits)) {
-          doubtful[doubts++] = at;
+          doubtful[doubts++] = {tile, z, word};
           continue;
         }
         bits &= run.valid[at];
@@ -265,6 +275,7 @@ std::int64_t count_tiles(const TileRun& run, Tally* tally, std::int64_t* doubtfu
         sum.tp += __builtin_popcountll(bits & run.actual[at]);
       }
     }
+  }
   tally->predicted += sum.predicted;
   tally->tp += sum.tp;
   return doubts;
