@@ -1,0 +1,133 @@
+// Inner loops that read stored elements of any dtype as float or double. Part of kernels.cpp,
+// compiled once per instruction set.
+#pragma once
+
+#include "lanes.hpp"
+
+namespace protoseg {
+namespace {
+
+// How one stored element becomes a number, by DType.
+template <DType dtype>
+struct Element;
+template <class Stored>
+struct Plain {
+  using Type = Stored;
+  template <class Out>
+  PROTOSEG_INLINE Out read(Stored x) {
+    return static_cast<Out>(x);
+  }
+};
+template <>
+struct Element<DType::boolean> : Plain<std::uint8_t> {};
+template <>
+struct Element<DType::int8> : Plain<std::int8_t> {};
+template <>
+struct Element<DType::uint8> : Plain<std::uint8_t> {};
+template <>
+struct Element<DType::int16> : Plain<std::int16_t> {};
+template <>
+struct Element<DType::uint16> : Plain<std::uint16_t> {};
+template <>
+struct Element<DType::int32> : Plain<std::int32_t> {};
+template <>
+struct Element<DType::uint32> : Plain<std::uint32_t> {};
+template <>
+struct Element<DType::int64> : Plain<std::int64_t> {};
+template <>
+struct Element<DType::uint64> : Plain<std::uint64_t> {};
+template <>
+struct Element<DType::float32> : Plain<float> {};
+template <>
+struct Element<DType::float64> : Plain<double> {};
+template <>
+struct Element<DType::float16> {
+  using Type = std::uint16_t;
+  template <class Out>
+  PROTOSEG_INLINE Out read(std::uint16_t x) {
+    return static_cast<Out>(half_to_float(x));
+  }
+};
+template <>
+struct Element<DType::bfloat16> {
+  using Type = std::uint16_t;
+  template <class Out>
+  PROTOSEG_INLINE Out read(std::uint16_t x) {
+    return static_cast<Out>(bfloat_to_float(x));
+  }
+};
+
+// Calls f(Element<dtype>{}) for the dtype at hand.
+template <class F>
+PROTOSEG_INLINE void with_element(DType dtype, F f) {
+  switch (dtype) {
+    case DType::boolean: return f(Element<DType::boolean>{});
+    case DType::int8: return f(Element<DType::int8>{});
+    case DType::uint8: return f(Element<DType::uint8>{});
+    case DType::int16: return f(Element<DType::int16>{});
+    case DType::uint16: return f(Element<DType::uint16>{});
+    case DType::int32: return f(Element<DType::int32>{});
+    case DType::uint32: return f(Element<DType::uint32>{});
+    case DType::int64: return f(Element<DType::int64>{});
+    case DType::uint64: return f(Element<DType::uint64>{});
+    case DType::float16: return f(Element<DType::float16>{});
+    case DType::bfloat16: return f(Element<DType::bfloat16>{});
+    case DType::float32: return f(Element<DType::float32>{});
+    case DType::float64: return f(Element<DType::float64>{});
+  }
+}
+
+template <class Out>
+void read_strided(DType dtype, const void* source, std::int64_t stride, std::int64_t n, Out* out) {
+  with_element(dtype, [=](auto element) {
+    using E = decltype(element);
+    const auto* x = static_cast<const typename E::Type*>(source);
+    if (stride == 1) {
+      for (std::int64_t i = 0; i < n; ++i) out[i] = E::template read<Out>(x[i]);
+    } else {
+      for (std::int64_t i = 0; i < n; ++i) out[i] = E::template read<Out>(x[i * stride]);
+    }
+  });
+}
+
+// Contiguous 16-bit floats in whole registers; the rest one by one.
+template <FloatVec (*widen)(const std::uint16_t*), DType dtype>
+PROTOSEG_INLINE void read_halves(const void* source, std::int64_t n, float* out) {
+  const auto* x = static_cast<const std::uint16_t*>(source);
+  std::int64_t i = 0;
+  for (; i + width<float> <= n; i += width<float>) store(out + i, widen(x + i));
+  read_strided(dtype, x + i, 1, n - i, out + i);
+}
+
+void to_float(DType dtype, const void* source, std::int64_t stride, std::int64_t n, float* out) {
+  if (stride == 1 && dtype == DType::float16)
+    return read_halves<widen_halves, DType::float16>(source, n, out);
+  if (stride == 1 && dtype == DType::bfloat16)
+    return read_halves<widen_bfloats, DType::bfloat16>(source, n, out);
+  read_strided(dtype, source, stride, n, out);
+}
+
+void to_double(DType dtype, const void* source, std::int64_t stride, std::int64_t n, double* out) {
+  read_strided(dtype, source, stride, n, out);
+}
+
+template <class Out>
+void read_tile(DType dtype, const void* source, std::int64_t stride, std::int64_t n,
+               std::int64_t channels, Out* out, std::int64_t pitch) {
+  constexpr std::int64_t few = 16;    // voxels turned at a time, while their rows are close by
+  constexpr std::int64_t ahead = 64;  // voxels: each is a cache line of its own
+  with_element(dtype, [=](auto element) {
+    using E = decltype(element);
+    const auto* x = static_cast<const typename E::Type*>(source);
+    for (std::int64_t i = 0; i < n; i += few) {
+      const std::int64_t here = n - i < few ? n - i : few;
+      for (std::int64_t k = 0; k < here; ++k) __builtin_prefetch(x + (i + k + ahead) * stride);
+      for (std::int64_t c = 0; c < channels; ++c)
+        for (std::int64_t k = 0; k < here; ++k)
+          out[c * pitch + i + k] = E::template read<Out>(x[(i + k) * stride + c]);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace protoseg
