@@ -153,12 +153,13 @@ import protoseg_fast as psf
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
-size, channels, groups = {size}, {channels}, {groups!r}
+size, feature_size, channels, groups = {size}, {feature_size}, {channels}, {groups!r}
 # pages of their own, as real arrays have, but one plane only
 pred = np.empty((1, 1, *size), np.float32); pred[:] = np.linspace(0, 1, size[-1], dtype=np.float32)
 target = pred > 0.5
-plane = np.empty((1, 1, *size), np.float32); plane[:] = pred * 3 + 1
-features = np.broadcast_to(plane, (1, channels, *size))
+plane = np.empty((1, 1, *feature_size), np.float32)
+plane[:] = np.sin(np.arange(plane.size).reshape(plane.shape)) + 1
+features = np.broadcast_to(plane, (1, channels, *feature_size))
 small = np.ones((1, 1, 8, 8), np.float32) * 0.5
 psf.sa_score(small, small, small > 0)
 before = peak()
@@ -171,16 +172,21 @@ print(extra)
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("size", "channels", "groups"),
+    ("size", "feature_size", "channels", "groups"),
     [
-        ((512, 512, 512), 1, "unit"),
-        ((512, 512, 512), 2, "layer"),
-        ((512, 512), 512, "unit"),
-        ((512, 512), 512, "layer"),
+        ((512, 512, 512), (512, 512, 512), 1, "unit"),
+        ((512, 512, 512), (512, 512, 512), 2, "layer"),
+        ((512, 512, 512), (64, 64, 64), 1, "unit"),
+        ((512, 512, 512), (128, 128, 128), 2, "layer"),
+        ((512, 512), (512, 512), 512, "unit"),
+        ((512, 512), (512, 512), 512, "layer"),
+        ((512, 512), (128, 128), 512, "unit"),
     ],
 )
-def test_extra_memory(size: tuple[int, ...], channels: int, groups: str) -> None:
-    code = MEMORY.format(size=size, channels=channels, groups=groups)
+def test_extra_memory(
+    size: tuple[int, ...], feature_size: tuple[int, ...], channels: int, groups: str
+) -> None:
+    code = MEMORY.format(size=size, feature_size=feature_size, channels=channels, groups=groups)
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stderr
     assert float(run.stdout) <= 64

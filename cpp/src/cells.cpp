@@ -97,7 +97,8 @@ void Cells::set_lines() {
       coarse_y_weight.insert(coarse_y_weight.end(), columns, coarse(weight));
     }
   }
-  for (const Interval& slices : z)
+  for (const Interval& slices : z) {
+    std::int64_t first_valid = 0;
     for (const Interval& cell : y) {
       Line line;
       line.z = &slices;
@@ -110,9 +111,12 @@ void Cells::set_lines() {
       // A rounded value errs by 1/2, a blend adds 1/2 for its product and 1/2 for its weight, or 1
       // if that was clipped: 1.5 where rows are blended, 2.5 where slices are, too.
       line.coarse_doubt = static_cast<std::int16_t>((line.flat ? 1 : 2) * (clipped ? 2 : 1));
+      line.first_valid = first_valid;
       lines.push_back(line);
       tile_words += blocks * line.tile_words();
+      first_valid += blocks * line.words;
     }
+  }
 }
 
 // Word of `columns` neighbours in each of `rows` rows of packed voxels, from row `first_row` and
@@ -137,11 +141,13 @@ std::uint64_t Cells::pack_word(const std::uint64_t* packed, std::int64_t first_r
   return word;
 }
 
-// One plane of packed voxels, or none, tile by tile along a line: words [tile_words of the line].
-void Cells::pack_line(const Line& line, const std::uint64_t* packed, std::uint64_t* words) const {
+// Slices [begin, end) of a plane of packed voxels, or of none, tile by tile along a line:
+// words [blocks, slices, words].
+void Cells::pack_line(const Line& line, std::int64_t begin, std::int64_t end,
+                      const std::uint64_t* packed, std::uint64_t* words) const {
   const std::int64_t rows = word_bits / columns;
   for (std::int64_t block = 0; block < blocks; ++block)
-    for (std::int64_t slice = line.z->begin; slice < line.z->end; ++slice)
+    for (std::int64_t slice = begin; slice < end; ++slice)
       for (std::int64_t row = line.y->begin; row < line.y->end; row += rows)
         *words++ = pack_word(packed, slice * to.n[1] + row, std::min(rows, line.y->end - row),
                              block * columns);
@@ -150,10 +156,13 @@ void Cells::pack_line(const Line& line, const std::uint64_t* packed, std::uint64
 void Cells::pack(const GuideState& guide, int which) {
   const std::int64_t images = guide.images, targets = guide.targets;
   const auto n_lines = static_cast<std::int64_t>(lines.size());
-  shared_valid = !guide.has_mask;
-  valid.resize((shared_valid ? 1 : images) * tile_words);
+  masked = guide.has_mask;
   actual.resize(images * targets * tile_words);
   before.resize(images * targets * n_lines * (blocks + 1));
+  const Line& last = lines.back();
+  valid.resize(masked ? images * tile_words : last.first_valid + blocks * last.words);
+  for (std::size_t cell = 0; !masked && cell < y.size(); ++cell)
+    pack_line(lines[cell], 0, 1, nullptr, &valid[lines[cell].first_valid]);
   const auto count = [](const std::uint64_t* words, std::int64_t n) {
     std::int64_t bits = 0;
     for (std::int64_t i = 0; i < n; ++i) bits += __builtin_popcountll(words[i]);
@@ -161,24 +170,28 @@ void Cells::pack(const GuideState& guide, int which) {
   };
   const auto pack_one = [&](std::int64_t image, std::int64_t index) {
     const Line& line = lines[index];
-    const std::int64_t each = line.tile_words();
-    std::uint64_t* line_valid =
-        valid.data() + (shared_valid ? 0 : image * tile_words) + line.first_word;
-    pack_line(line, guide.reference(which, image, 0).valid, line_valid);
+    const std::int64_t begin = line.z->begin, end = line.z->end, each = line.tile_words();
+    if (masked)
+      pack_line(line, begin, end, guide.reference(which, image, 0).valid,
+                &valid[image * tile_words + line.first_word]);
+    TileRun run;
+    set_valid(image, line, 0, &run);
     for (std::int64_t target = 0; target < targets; ++target) {
       const std::int64_t plane = image * targets + target;
       std::uint64_t* line_actual = &actual[plane * tile_words + line.first_word];
-      pack_line(line, guide.reference(which, image, target).actual, line_actual);
+      pack_line(line, begin, end, guide.reference(which, image, target).actual, line_actual);
       TileTotal* sum = &before[(plane * n_lines + index) * (blocks + 1)];
-      for (std::int64_t block = 0; block < blocks; ++block, ++sum)
-        sum[1] = {sum->voxels + count(line_valid + block * each, each),
-                  sum->actual + count(line_actual + block * each, each)};
+      for (std::int64_t block = 0; block < blocks; ++block, ++sum) {
+        const std::int64_t voxels =
+            count(run.valid + block * run.valid_per_tile, run.valid_per_tile) *
+            (masked ? 1 : line.slices);
+        sum[1] = {sum->voxels + voxels, sum->actual + count(line_actual + block * each, each)};
+      }
     }
   };
-  // Without a mask all images share what is valid: one after the other, they write it once each.
-  for (std::int64_t image = 0; image < images; ++image)
-    parallel_for(n_lines, tile_words * 16 / n_lines + 1,
-                 [&] { return [&](std::int64_t index) { pack_one(image, index); }; });
+  parallel_for(images * n_lines, tile_words * 16 / n_lines + 1, [&] {
+    return [&](std::int64_t task) { pack_one(task / n_lines, task % n_lines); };
+  });
 }
 
 std::int64_t Cells::most_line_words() const {

@@ -23,10 +23,11 @@ struct Line {
   const Interval* z;
   const Interval* y;
   std::int64_t slices;
-  std::int64_t words;       // per slice of a tile
-  std::int64_t first_word;  // of the line's first tile
-  std::int64_t y_row;       // of the first row, in arrays per row of y
-  bool flat;                // in one slice, between two feature rows
+  std::int64_t words;        // per slice of a tile
+  std::int64_t first_word;   // of the line's first tile
+  std::int64_t first_valid;  // the same in Cells::valid, without a mask
+  std::int64_t y_row;        // of the first row, in arrays per row of y
+  bool flat;                 // in one slice, between two feature rows
   std::int16_t coarse_doubt;
   std::int64_t tile_words() const { return slices * words; }
 };
@@ -73,23 +74,30 @@ struct Cells {
   }
 
   // Packed tiles, and their totals.
-  std::int64_t tile_words = 0;        // of all lines
-  bool shared_valid = true;           // no mask: valid tells outputs from padding only
-  std::vector<std::uint64_t> valid;   // [N or 1, tile_words]
+  std::int64_t tile_words = 0;  // of all lines
+  // What counts: [N, tile_words] with a mask. Without one only padding does not, which depends on
+  // neither image nor slice: [intervals of y, blocks, words].
+  bool masked = false;
+  std::vector<std::uint64_t> valid;
   std::vector<std::uint64_t> actual;  // [N, T, tile_words]
   std::vector<TileTotal> before;      // [N, T, lines, blocks + 1]: sums of earlier tiles
   std::int64_t bytes() const;
   std::int64_t most_line_words() const;
 
-  const std::uint64_t* valid_of(std::int64_t image) const {
-    return valid.data() + (shared_valid ? 0 : image * tile_words);
+  // Points a run of a line's tiles, from `block` on, to its valid words.
+  void set_valid(std::int64_t image, const Line& line, std::int64_t block, TileRun* run) const {
+    run->valid_per_tile = masked ? line.tile_words() : line.words;
+    run->valid_per_slice = masked ? line.words : 0;
+    run->valid = valid.data() + (masked ? image * tile_words + line.first_word : line.first_valid) +
+                 block * run->valid_per_tile;
   }
 
  private:
   void set_columns();
   void set_lines();
   void pack(const GuideState& guide, int which);
-  void pack_line(const Line& line, const std::uint64_t* packed, std::uint64_t* words) const;
+  void pack_line(const Line& line, std::int64_t begin, std::int64_t end,
+                 const std::uint64_t* packed, std::uint64_t* words) const;
   std::uint64_t pack_word(const std::uint64_t* packed, std::int64_t first_row, std::int64_t rows,
                           std::int64_t first) const;
 };

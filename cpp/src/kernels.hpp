@@ -62,8 +62,10 @@ struct TileRun {
   const std::int16_t* coarse[4];
   const std::int16_t* coarse_z_weight;  // [slices]
   const std::int16_t* coarse_y_weight;  // [words, 64]: of the row of each bit
-  const std::uint64_t* valid;           // [tiles, slices, words]
-  const std::uint64_t* actual;          // the same
+  // What counts: word `w` of slice `z` of tile `t` at t valid_per_tile + z valid_per_slice + w.
+  const std::uint64_t* valid;
+  std::int64_t valid_per_tile, valid_per_slice;
+  const std::uint64_t* actual;  // [tiles, slices, words]
   std::int64_t tiles, slices;
   std::int64_t words;  // per slice
   float doubt;

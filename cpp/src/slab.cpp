@@ -209,7 +209,7 @@ void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_
     run_.coarse[k] = coarse_.get() + first;
   }
   const std::int64_t at = line.first_word + begin * line.tile_words();
-  run_.valid = cells_.valid_of(image_) + at;
+  cells_.set_valid(image_, line, begin, &run_);
   run_.actual = &cells_.actual[plane_ * cells_.tile_words + at];
   run_.tiles = end - begin;
   std::int64_t doubts = 0;
@@ -287,7 +287,9 @@ void SlabCounter<V>::count_exactly(const Line& line, std::int64_t begin, const D
   const std::int64_t z = line.z->begin + word.slice;
   const std::int64_t y = line.y->begin + word.word * (word_bits / cells_.columns);
   const std::int64_t first = (begin + word.tile) * cells_.columns;
-  for (std::uint64_t left = run_.valid[place]; left != 0; left &= left - 1) {
+  std::uint64_t left =
+      run_.valid[word.tile * run_.valid_per_tile + word.slice * run_.valid_per_slice + word.word];
+  for (; left != 0; left &= left - 1) {
     const int bit = __builtin_ctzll(left);
     const std::int64_t row = y + bit / cells_.columns;
     if (!is_foreground(cells_.exact[0][z], cells_.exact[1][row], first + bit % cells_.columns))

@@ -258,6 +258,7 @@ std::int64_t count_tiles(const TileRun& run, Tally* tally, DoubtfulWord* doubtfu
 #if defined(__AVX2__)
       corners.enter_slice(run, z, doubt_of_coarse, corners);
 #endif
+      const std::uint64_t* valid = run.valid + tile * run.valid_per_tile + z * run.valid_per_slice;
       for (std::int64_t word = 0; word < words; ++word, ++at) {
         std::uint64_t bits = 0;
         bool doubt = true;
@@ -270,7 +271,7 @@ std::int64_t count_tiles(const TileRun& run, Tally* tally, DoubtfulWord* doubtfu
           doubtful[doubts++] = {tile, z, word};
           continue;
         }
-        bits &= run.valid[at];
+        bits &= valid[word];
         sum.predicted += __builtin_popcountll(bits);
         sum.tp += __builtin_popcountll(bits & run.actual[at]);
       }

@@ -177,7 +177,7 @@ class Guide:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept: per voxel and target two bits, and per feature size another two or three
+        """Bytes kept: per voxel and target two bits, and per feature size one or two more
         (nothing of features at ``size``) besides two weights per feature voxel. More channels or
         layers of a size add nothing.
         """

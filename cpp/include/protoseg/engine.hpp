@@ -67,8 +67,8 @@ class Guide {
 // place. feature_size may differ from size; the features are never resized, the weights and
 // margins are.
 
-// counts [N, G, T] of the maps against the guide's target, or against its output, pred > 0.5, in one
-// pass over the features; either may be null. A guide without a target has its output for one.
+// counts [N, G, T] of the maps against the guide's target, or against its output, pred > 0.5, in
+// one pass over the features; either may be null. A guide without a target has its output for one.
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
                Counts* against_target, Counts* against_output = nullptr);
 
