@@ -33,7 +33,7 @@ std::int64_t columns_for(std::int64_t rows) {
 
 }  // namespace
 
-Cells::Cells(const GuideState& guide, const Resize& resize_in, int which) : resize(resize_in) {
+Cells::Cells(const GuideState& guide, const Resize& resize, int which) {
   const bool flat = guide.extent.n[1] == 1 && resize.from.n[1] == 1;
   from = as_zyx(resize.from, flat);
   to = as_zyx(guide.extent, flat);

@@ -43,7 +43,6 @@ struct Cells {
   Cells& operator=(const Cells&) = delete;
 
   Extent from, to;  // as (z, y, x); 2-D as (1, H, W)
-  Resize resize;
   std::vector<Interval> z, y;
   std::vector<Line> lines;  // z by z
   std::int64_t columns;     // of a tile: 8, 16, 32 or 64

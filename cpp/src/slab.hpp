@@ -21,10 +21,10 @@ std::vector<Slab> make_slabs(const Cells& cells, std::int64_t parts);
 
 // One per thread. V is the type of the values that are resized: float or double.
 //
-// Values are first looked at as floats, centred on the threshold. All roundings of that look
-// together are below `doubt`, so a value beyond it has the sign that double arithmetic gives; where
-// one is nearer, its tile is evaluated in double as the specification has it. So the counts are
-// those of the double values, on every instruction set.
+// Values are first looked at in fixed point and float, centred on the threshold. All roundings of a
+// look together are below its doubt, so a value beyond that has the sign that double arithmetic
+// gives; where one is nearer, its word goes to the next arithmetic, and last to double, as the
+// specification has it. So the counts are those of the double values, on every instruction set.
 template <class V>
 class SlabCounter {
  public:
