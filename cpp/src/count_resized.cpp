@@ -34,13 +34,16 @@ class UnitSlabs {
     const std::int64_t begin = slab.first_row * row_, n = slab.rows * row_;
     for (std::int64_t done = 0; !problem_.rows_of_t && done < n; done += block_voxels) {
       const std::int64_t here = std::min(block_voxels, n - done);
-      const T* const* rows = tile_.read(image, channel, count, begin + done, here);
+      const StoredRow* rows = tile_.read(image, channel, count, begin + done, here);
       for (std::int64_t i = 0; i < count; ++i)
-        std::copy_n(rows[i], here, values_.get() + i * pitch_ + done);
+        convert(problem_.kernels, rows[i].dtype, rows[i].data, 1, here,
+                values_.get() + i * pitch_ + done);
     }
     for (std::int64_t i = 0; i < count; ++i) {
-      const T* values = problem_.rows_of_t ? *tile_.read(image, channel + i, 1, begin, n)
-                                           : values_.get() + i * pitch_;
+      const T* values =
+          problem_.rows_of_t
+              ? static_cast<const T*>(tile_.read(image, channel + i, 1, begin, n)->data)
+              : values_.get() + i * pitch_;
       for (std::int64_t target = 0; target < problem_.targets; ++target) {
         const std::int64_t plane = image * problem_.targets + target;
         const double weight = boundaries_.weight[plane * problem_.channels + channel + i];

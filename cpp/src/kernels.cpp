@@ -24,14 +24,14 @@ PROTOSEG_INLINE void tally_word(std::uint64_t foreground, std::uint64_t actual, 
 }
 
 // 64 decisions as bits; `above` says on which side of the threshold the foreground lies.
-template <bool foreground_above, class T>
-PROTOSEG_INLINE std::uint64_t decide_word(const T* f, Vec<T> threshold) {
+template <bool foreground_above, class E, class T>
+PROTOSEG_INLINE std::uint64_t decide_word(const typename E::Type* f, Vec<T> threshold) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
   if constexpr (sizeof(T) == sizeof(float)) {
     OctetMask octet[8];
 #pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) {
-      const Octet x = load_octet(f + 8 * k);
+      const Octet x = E::load_register(f + 8 * k);
       octet[k] = foreground_above ? above(x, threshold) : above(threshold, x);
     }
     return octets_word(octet);
@@ -40,36 +40,49 @@ PROTOSEG_INLINE std::uint64_t decide_word(const T* f, Vec<T> threshold) {
   std::uint64_t bits = 0;
 #pragma GCC unroll 32
   for (int k = 0; k < word_bits / width<T>; ++k) {
-    const Vec<T> x = load<Vec<T>>(f + k * width<T>);
+    const Vec<T> x = E::load_register(f + k * width<T>);
     bits |= (foreground_above ? greater_bits(x, threshold) : greater_bits(threshold, x))
             << (k * width<T>);
   }
   return bits;
 }
-template <bool above, class T>
-PROTOSEG_INLINE std::uint64_t decide_tail(const T* f, T threshold, std::int64_t n) {
+template <bool above, class E, class T>
+PROTOSEG_INLINE std::uint64_t decide_tail(const typename E::Type* f, T threshold, std::int64_t n) {
   std::uint64_t bits = 0;
-  for (std::int64_t i = 0; i < n; ++i)
-    bits |= std::uint64_t{above ? f[i] > threshold : threshold > f[i]} << i;
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T x = E::template read<T>(f[i]);
+    bits |= std::uint64_t{above ? x > threshold : threshold > x} << i;
+  }
   return bits;
 }
 
-template <bool above, class T>
-void count(const T* f, T threshold, std::int64_t n, Reference reference, std::int64_t offset,
-           const Soon& soon, Tally* tally) {
+template <bool above, class E, class T>
+PROTOSEG_INLINE void count_row(const typename E::Type* f, T threshold, std::int64_t n,
+                               Reference reference, std::int64_t offset, const Soon& soon,
+                               Tally* tally) {
   const Vec<T> t = splat(threshold);
   Tally sum = {0, 0};
   for (std::int64_t i = 0; i < n; i += word_bits) {
     const std::int64_t here = n - i < word_bits ? n - i : word_bits;
-    prefetch<T>(soon, i);
-    prefetch<T>(soon, i + lanes);
-    std::uint64_t bits = here == word_bits ? decide_word<above>(f + i, t)
-                                           : decide_tail<above>(f + i, threshold, here);
+    prefetch<typename E::Type>(soon, i);
+    prefetch<typename E::Type>(soon, i + lanes);
+    std::uint64_t bits = here == word_bits ? decide_word<above, E, T>(f + i, t)
+                                           : decide_tail<above, E>(f + i, threshold, here);
     if (reference.valid != nullptr) bits &= bits_at(reference.valid, offset + i, here);
     tally_word(bits, bits_at(reference.actual, offset + i, here), &sum);
   }
   tally->tp += sum.tp;
   tally->predicted += sum.predicted;
+}
+
+template <bool above, class T>
+void count(StoredRow row, T threshold, std::int64_t n, Reference reference, std::int64_t offset,
+           const Soon& soon, Tally* tally) {
+  with_row_of<T>(row.dtype, [&](auto element) {
+    using E = decltype(element);
+    count_row<above, E>(static_cast<const typename E::Type*>(row.data), threshold, n, reference,
+                        offset, soon, tally);
+  });
 }
 
 void decide(const double* projection, double threshold, std::int64_t n, std::uint8_t* map) {
@@ -80,37 +93,43 @@ void decide(const double* projection, double threshold, std::int64_t n, std::uin
 
 // Term(f, channel) of each channel, added in the order of the channels. The running sum of a
 // register of voxels stays in a register while the channels pass by.
-template <class T, class Term>
-PROTOSEG_INLINE void add_channels(const T* const* f, std::int64_t channels, std::int64_t ahead,
+template <class E, class Term>
+PROTOSEG_INLINE void add_channels(const StoredRow* rows, std::int64_t channels, std::int64_t ahead,
                                   std::int64_t n, double* sum, Term term) {
+  using Stored = typename E::Type;
   constexpr int step = width<double>, registers = 16 / step;
+  const auto f = [rows](std::int64_t c) { return static_cast<const Stored*>(rows[c].data); };
   std::int64_t i = 0;
   for (; i + 16 <= n; i += 16) {
     DoubleVec s[registers];
 #pragma GCC unroll 8
     for (int k = 0; k < registers; ++k) s[k] = load<DoubleVec>(sum + i + k * step);
     for (std::int64_t c = 0; c < channels; ++c) {
-      __builtin_prefetch(f[c] + i + ahead, 0, 2);
+      __builtin_prefetch(f(c) + i + ahead, 0, 2);
 #pragma GCC unroll 8
-      for (int k = 0; k < registers; ++k) s[k] += term(load_double(f[c] + i + k * step), c);
+      for (int k = 0; k < registers; ++k) s[k] += term(E::load_doubles(f(c) + i + k * step), c);
     }
 #pragma GCC unroll 8
     for (int k = 0; k < registers; ++k) store(sum + i + k * step, s[k]);
   }
   for (; i < n; ++i)
-    for (std::int64_t c = 0; c < channels; ++c) sum[i] += term(static_cast<double>(f[c][i]), c);
+    for (std::int64_t c = 0; c < channels; ++c)
+      sum[i] += term(E::template read<double>(f(c)[i]), c);
 }
 
-template <class T>
-void project(const T* const* f, const double* weight, std::int64_t channels, std::int64_t ahead,
+void project(const StoredRow* f, const double* weight, std::int64_t channels, std::int64_t ahead,
              std::int64_t n, double* projection) {
-  add_channels(f, channels, ahead, n, projection,
-               [weight](auto x, std::int64_t c) { return x * weight[c]; });
+  with_row(f->dtype, [=](auto element) {
+    add_channels<decltype(element)>(f, channels, ahead, n, projection,
+                                    [weight](auto x, std::int64_t c) { return x * weight[c]; });
+  });
 }
 
-template <class T>
-void square(const T* const* f, std::int64_t channels, std::int64_t n, double* squares) {
-  add_channels(f, channels, 0, n, squares, [](auto x, std::int64_t) { return x * x; });
+void square(const StoredRow* f, std::int64_t channels, std::int64_t n, double* squares) {
+  with_row(f->dtype, [=](auto element) {
+    add_channels<decltype(element)>(f, channels, 0, n, squares,
+                                    [](auto x, std::int64_t) { return x * x; });
+  });
 }
 
 // ---- resizing ------------------------------------------------------------------------------
@@ -174,8 +193,9 @@ bool is_binary(const double* x, std::int64_t n) {
 void pack(const double* x, double threshold, std::int64_t n, std::uint64_t* words) {
   const DoubleVec t = splat(threshold);
   for (std::int64_t i = 0; i < n; i += word_bits)
-    words[i / word_bits] = i + word_bits <= n ? decide_word<true>(x + i, t)
-                                              : decide_tail<true>(x + i, threshold, n - i);
+    words[i / word_bits] = i + word_bits <= n
+                               ? decide_word<true, Plain<double>, double>(x + i, t)
+                               : decide_tail<true, Plain<double>>(x + i, threshold, n - i);
 }
 
 void scan_floats(const float* x, std::int64_t n, Range* result, std::uint64_t* words) {
@@ -190,9 +210,9 @@ void scan_floats(const float* x, std::int64_t n, Range* result, std::uint64_t* w
       high = v > high ? v : high;
       nan |= v != v;
     }
-    *words++ = decide_word<true>(x + i, splat(0.5f));
+    *words++ = decide_word<true, Plain<float>, float>(x + i, splat(0.5f));
   }
-  if (i < n) *words = decide_tail<true>(x + i, 0.5f, n - i);
+  if (i < n) *words = decide_tail<true, Plain<float>>(x + i, 0.5f, n - i);
   const auto merge = [result](float lowest, float highest) {
     if (lowest < result->lowest) result->lowest = lowest;
     if (highest > result->highest) result->highest = highest;
@@ -253,10 +273,8 @@ const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
     count<true, double>,
     count<false, double>,
     decide,
-    project<float>,
-    project<double>,
-    square<float>,
-    square<double>,
+    project,
+    square,
     blend,
     sample,
     centre_float,

@@ -43,6 +43,13 @@ struct WeightRows {
   bool mostly_positive;  // then: the positive weights of the whole image add up to more
 };
 
+// Consecutive voxels where they lie. Kernels of float read float16, bfloat16 and float32 and widen
+// in registers; kernels of double read float64.
+struct StoredRow {
+  const void* data;
+  DType dtype;
+};
+
 // Memory to fetch while something else is read: element by element, or half as fast.
 struct Soon {
   const void* data;
@@ -106,9 +113,9 @@ struct Kernels {
 
   // positive[lane] += sum w+ (f - reference), negative[lane] += sum w- (f - reference) over the
   // blocks of n voxels; positive and negative are [lanes].
-  void (*sums_float)(const float* f, float reference, const WeightRows<float>&, std::int64_t n,
+  void (*sums_float)(StoredRow f, float reference, const WeightRows<float>&, std::int64_t n,
                      const Soon&, double* positive, double* negative);
-  void (*sums_double)(const double* f, double reference, const WeightRows<double>&, std::int64_t n,
+  void (*sums_double)(StoredRow f, double reference, const WeightRows<double>&, std::int64_t n,
                       const Soon&, double* positive, double* negative);
   // The same of f - reference = 1: the sums of the weights. A null negative_weight stands for
   // w- = 1 - w+.
@@ -125,26 +132,21 @@ struct Kernels {
 
   // tp and predicted of the map f > threshold (above) or f < threshold (below); voxel 0 is bit
   // `offset` of the packed words.
-  void (*count_above_float)(const float* f, float threshold, std::int64_t n, Reference,
+  void (*count_above_float)(StoredRow f, float threshold, std::int64_t n, Reference,
                             std::int64_t offset, const Soon&, Tally*);
-  void (*count_below_float)(const float* f, float threshold, std::int64_t n, Reference,
+  void (*count_below_float)(StoredRow f, float threshold, std::int64_t n, Reference,
                             std::int64_t offset, const Soon&, Tally*);
-  void (*count_above_double)(const double* f, double threshold, std::int64_t n, Reference,
+  void (*count_above_double)(StoredRow f, double threshold, std::int64_t n, Reference,
                              std::int64_t offset, const Soon&, Tally*);
-  void (*count_below_double)(const double* f, double threshold, std::int64_t n, Reference,
+  void (*count_below_double)(StoredRow f, double threshold, std::int64_t n, Reference,
                              std::int64_t offset, const Soon&, Tally*);
   void (*decide)(const double* projection, double threshold, std::int64_t n, std::uint8_t* map);
 
   // projection[v] += weight[0] f[0][v] + ... in the order of the channels; square[v] += f^2.
-  // The memory `ahead` elements after every f is fetched meanwhile.
-  void (*project_float)(const float* const* f, const double* weight, std::int64_t channels,
-                        std::int64_t ahead, std::int64_t n, double* projection);
-  void (*project_double)(const double* const* f, const double* weight, std::int64_t channels,
-                         std::int64_t ahead, std::int64_t n, double* projection);
-  void (*square_float)(const float* const* f, std::int64_t channels, std::int64_t n,
-                       double* square);
-  void (*square_double)(const double* const* f, std::int64_t channels, std::int64_t n,
-                        double* square);
+  // The memory `ahead` elements after every f is fetched meanwhile. All rows are of one dtype.
+  void (*project)(const StoredRow* f, const double* weight, std::int64_t channels,
+                  std::int64_t ahead, std::int64_t n, double* projection);
+  void (*square)(const StoredRow* f, std::int64_t channels, std::int64_t n, double* square);
 
   // Resizing: out = lerp(a, b, weight); out[v] = lerp(row[lower[v]], row[upper[v]], weight[v]).
   void (*blend)(const double* a, const double* b, double weight, std::int64_t n, double* out);

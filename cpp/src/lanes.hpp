@@ -138,12 +138,43 @@ PROTOSEG_INLINE FloatVec widen_halves(const std::uint16_t* half) {
 #endif
 }
 PROTOSEG_INLINE FloatVec widen_bfloats(const std::uint16_t* bfloat) {
-  typedef std::uint16_t Narrow __attribute__((vector_size(register_bytes / 2)));
-  typedef std::uint32_t Wide __attribute__((vector_size(register_bytes)));
-  const Wide bits = __builtin_convertvector(load<Narrow>(bfloat), Wide) << 16;
+#if defined(__AVX512F__)
+  const __m256i narrow = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bfloat));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(narrow), 16));
+#elif defined(__AVX2__)
+  const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bfloat));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16));
+#else
   FloatVec v;
-  __builtin_memcpy(&v, &bits, sizeof(v));
+  for (int i = 0; i < width<float>; ++i) v[i] = bfloat_to_float(bfloat[i]);
   return v;
+#endif
+}
+
+// width<double> consecutive halves or bfloats.
+PROTOSEG_INLINE DoubleVec halves_to_double(const std::uint16_t* half) {
+#if defined(__AVX512F__)
+  return _mm512_cvtps_pd(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(half))));
+#elif defined(__F16C__)
+  return _mm256_cvtps_pd(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(half))));
+#else
+  DoubleVec v;
+  for (int i = 0; i < width<double>; ++i) v[i] = static_cast<double>(half_to_float(half[i]));
+  return v;
+#endif
+}
+PROTOSEG_INLINE DoubleVec bfloats_to_double(const std::uint16_t* bfloat) {
+#if defined(__AVX512F__)
+  const __m128i narrow = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bfloat));
+  return _mm512_cvtps_pd(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(narrow), 16)));
+#elif defined(__AVX2__)
+  const __m128i narrow = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bfloat));
+  return _mm256_cvtps_pd(_mm_castsi128_ps(_mm_slli_epi32(_mm_cvtepu16_epi32(narrow), 16)));
+#else
+  DoubleVec v;
+  for (int i = 0; i < width<double>; ++i) v[i] = static_cast<double>(bfloat_to_float(bfloat[i]));
+  return v;
+#endif
 }
 
 // ---- octets: eight floats at a time, whatever the register ------------------------------------

@@ -58,12 +58,15 @@ struct Plane {
   }
 };
 
+inline const std::byte* element(const TensorView& view, std::int64_t offset) {
+  return static_cast<const std::byte*>(view.data) + offset * item_size(view.dtype);
+}
+
 inline Plane plane_of(const TensorView& view, std::int64_t image, std::int64_t channel) {
   Plane plane;
   plane.item = item_size(view.dtype);
   plane.dtype = view.dtype;
-  plane.data = static_cast<const std::byte*>(view.data) +
-               (image * view.strides[0] + channel * view.strides[1]) * plane.item;
+  plane.data = element(view, image * view.strides[0] + channel * view.strides[1]);
   plane.extent = spatial_extent(view);
   for (std::int64_t& stride : plane.stride) stride = 0;
   const int rank = view.rank - 2;

@@ -39,6 +39,7 @@ struct Problem {
     const bool evenly_spaced = plane.extent.n[2] == voxels;
     const bool neighbours = evenly_spaced && plane.stride[2] == 1;
     rows_of_t = neighbours && features.dtype == dtype_of<T>();
+    in_place = rows_of_t || (neighbours && item_size(features.dtype) == 2);
     channels_last = evenly_spaced && !neighbours && channels > 1 && features.strides[1] == 1;
     if (channels_last)
       tile = 16;
@@ -60,14 +61,15 @@ struct Problem {
   const bool same_size;
   const Resize resize;
   const std::shared_ptr<const Weights<T>> weights;
-  bool rows_of_t = false;      // planes are contiguous in T: read without a copy
+  bool rows_of_t = false;      // planes are contiguous in T
+  bool in_place = false;       // or in halves that kernels widen: read without a copy
   bool channels_last = false;  // channels are neighbours, voxels evenly spaced
   // Channels read together: a cache line of neighbours in channels-last memory, or as many as
   // make recomputing a block's weights cheap, or one.
   std::int64_t tile = 1;
 
   // Voxels that one kernel call may cover: rows in memory have no end, scratch holds a block.
-  std::int64_t feature_piece() const { return rows_of_t ? segment_voxels : block_voxels; }
+  std::int64_t feature_piece() const { return in_place ? segment_voxels : block_voxels; }
   std::int64_t sum_piece() const {
     return weights->source == Weights<T>::Source::computed ? block_voxels : feature_piece();
   }
@@ -83,22 +85,28 @@ template <class T>
 class ReadAhead {
  public:
   ReadAhead(const Problem<T>& problem, bool planes_from_cache)
-      : problem_(problem), evenly_(planes_from_cache && problem.rows_of_t) {}
+      : problem_(problem), evenly_(planes_from_cache && problem.in_place) {}
 
   // While row, the voxels from `first` on, is read for the first or second time.
-  Soon of_first_pass(const T* row, std::int64_t image, std::int64_t channel,
+  Soon of_first_pass(const void* row, std::int64_t image, std::int64_t channel,
                      std::int64_t first) const {
     return evenly_ ? plane_at(image, channel, (first + problem_.voxels) / 2 + margin)
-                   : Soon{row + 8 * block_voxels, false};
+                   : further_on(row);
   }
-  Soon of_second_pass(const T* row, std::int64_t image, std::int64_t channel,
+  Soon of_second_pass(const void* row, std::int64_t image, std::int64_t channel,
                       std::int64_t first) const {
     return evenly_ ? plane_at(image, channel, problem_.voxels + first / 2 + margin)
-                   : Soon{row + 8 * block_voxels, false};
+                   : further_on(row);
   }
 
  private:
   static constexpr std::int64_t margin = 2 * block_voxels;
+
+  Soon further_on(const void* row) const {
+    const std::int64_t item =
+        problem_.in_place ? item_size(problem_.features.dtype) : std::int64_t{sizeof(T)};
+    return {static_cast<const std::byte*>(row) + 8 * block_voxels * item, false};
+  }
 
   // The voxel at `position` of the plane and its successor.
   Soon plane_at(std::int64_t image, std::int64_t channel, std::int64_t position) const {
@@ -110,8 +118,8 @@ class ReadAhead {
       }
     }
     const TensorView& f = problem_.features;
-    return {static_cast<const T*>(f.data) + image * f.strides[0] + channel * f.strides[1] +
-                std::min(position, problem_.voxels - 1),
+    return {element(f, image * f.strides[0] + channel * f.strides[1] +
+                           std::min(position, problem_.voxels - 1)),
             true};
   }
 
@@ -119,8 +127,8 @@ class ReadAhead {
   const bool evenly_;
 };
 
-// Rows of T for neighbouring channels: pointers into the features where they are rows of T
-// already, otherwise into scratch.
+// Rows of neighbouring channels: where they lie if kernels can read them there, otherwise as rows
+// of T in scratch.
 template <class T>
 class TileReader {
  public:
@@ -128,13 +136,13 @@ class TileReader {
       : problem_(problem), rows_(most_channels), scratch_(make_buffer<T>(most_channels * pitch)) {}
 
   // [count] rows of n <= feature_piece() voxels from `first` on.
-  const T* const* read(std::int64_t image, std::int64_t channel, std::int64_t count,
-                       std::int64_t first, std::int64_t n) {
-    if (problem_.rows_of_t) {
+  const StoredRow* read(std::int64_t image, std::int64_t channel, std::int64_t count,
+                        std::int64_t first, std::int64_t n) {
+    if (problem_.in_place) {
       const TensorView& f = problem_.features;
-      const T* row =
-          static_cast<const T*>(f.data) + image * f.strides[0] + channel * f.strides[1] + first;
-      for (std::int64_t i = 0; i < count; ++i) rows_[i] = row + i * f.strides[1];
+      const std::int64_t at = image * f.strides[0] + channel * f.strides[1] + first;
+      for (std::int64_t i = 0; i < count; ++i)
+        rows_[i] = {element(f, at + i * f.strides[1]), f.dtype};
     } else if (problem_.channels_last) {
       read_tile(plane_of(problem_.features, image, channel), count, first, n);
     } else {
@@ -142,7 +150,7 @@ class TileReader {
         T* row = scratch_.get() + i * pitch;
         protoseg::read(problem_.kernels, plane_of(problem_.features, image, channel + i), first, n,
                        row);
-        rows_[i] = row;
+        rows_[i] = {row, dtype_of<T>()};
       }
     }
     return rows_.data();
@@ -160,11 +168,11 @@ class TileReader {
         return problem_.kernels.tile_to_double;
     }();
     read_rows(plane.dtype, plane.at(first), plane.stride[2], n, count, scratch_.get(), pitch);
-    for (std::int64_t i = 0; i < count; ++i) rows_[i] = scratch_.get() + i * pitch;
+    for (std::int64_t i = 0; i < count; ++i) rows_[i] = {scratch_.get() + i * pitch, dtype_of<T>()};
   }
 
   const Problem<T>& problem_;
-  std::vector<const T*> rows_;
+  std::vector<StoredRow> rows_;
   Buffer<T> scratch_;
 };
 

@@ -10,25 +10,6 @@
 
 namespace protoseg {
 
-inline void add_projection(const Kernels& kernels, const float* const* f, const double* weight,
-                           std::int64_t channels, std::int64_t ahead, std::int64_t n,
-                           double* projection) {
-  kernels.project_float(f, weight, channels, ahead, n, projection);
-}
-inline void add_projection(const Kernels& kernels, const double* const* f, const double* weight,
-                           std::int64_t channels, std::int64_t ahead, std::int64_t n,
-                           double* projection) {
-  kernels.project_double(f, weight, channels, ahead, n, projection);
-}
-inline void add_square(const Kernels& kernels, const float* const* f, std::int64_t channels,
-                       std::int64_t n, double* square) {
-  kernels.square_float(f, channels, n, square);
-}
-inline void add_square(const Kernels& kernels, const double* const* f, std::int64_t channels,
-                       std::int64_t n, double* square) {
-  kernels.square_double(f, channels, n, square);
-}
-
 // Projects one group at feature size. One per thread.
 template <class T>
 class Projector {
@@ -50,17 +31,17 @@ class Projector {
     const std::int64_t end = begin + problem_.group_channels;
     for (std::int64_t channel = begin; channel < end; channel += batch_) {
       const std::int64_t count = std::min(batch_, end - channel);
-      const T* const* rows = tile_.read(image, channel, count, first, n);
+      const StoredRow* rows = tile_.read(image, channel, count, first, n);
       // The next batch of channels, or the first one of the next block.
-      const std::int64_t stride = problem_.rows_of_t ? problem_.features.strides[1] : 0;
+      const std::int64_t stride = problem_.in_place ? problem_.features.strides[1] : 0;
       const std::int64_t ahead =
           channel + batch_ < end ? batch_ * stride : n - (channel - begin) * stride;
       for (std::int64_t target = 0; target < problem_.targets; ++target) {
         const std::int64_t at = (image * problem_.targets + target) * problem_.channels + channel;
-        add_projection(problem_.kernels, rows, &boundaries_.weight[at], count, ahead, n,
-                       projection + target * pitch);
+        problem_.kernels.project(rows, &boundaries_.weight[at], count, ahead, n,
+                                 projection + target * pitch);
       }
-      if (square != nullptr) add_square(problem_.kernels, rows, count, n, square);
+      if (square != nullptr) problem_.kernels.square(rows, count, n, square);
     }
   }
 

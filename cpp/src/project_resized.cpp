@@ -99,8 +99,8 @@ class SliceResizer {
         problem_.kernels.blend(blended, other, taps_[0].weight[o], length, blended);
       }
       resize_row(corner_.get(), corner_.get() + length, taps_[1].weight[j], value_.get());
-      const double* value = value_.get();
-      problem_.kernels.square_double(&value, 1, out_length, square_.get());
+      const StoredRow value = {value_.get(), DType::float64};
+      problem_.kernels.square(&value, 1, out_length, square_.get());
     }
   }
 

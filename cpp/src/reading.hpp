@@ -13,6 +13,9 @@ struct Element;
 template <class Stored>
 struct Plain {
   using Type = Stored;
+  // A register of float or double as it lies, and as many as DoubleVec has doubles.
+  PROTOSEG_INLINE auto load_register(const Stored* x) { return load<Vec<Stored>>(x); }
+  PROTOSEG_INLINE DoubleVec load_doubles(const Stored* x) { return load_double(x); }
   template <class Out>
   PROTOSEG_INLINE Out read(Stored x) {
     return static_cast<Out>(x);
@@ -47,6 +50,8 @@ struct Element<DType::float16> {
   PROTOSEG_INLINE Out read(std::uint16_t x) {
     return static_cast<Out>(half_to_float(x));
   }
+  PROTOSEG_INLINE FloatVec load_register(const std::uint16_t* x) { return widen_halves(x); }
+  PROTOSEG_INLINE DoubleVec load_doubles(const std::uint16_t* x) { return halves_to_double(x); }
 };
 template <>
 struct Element<DType::bfloat16> {
@@ -55,6 +60,8 @@ struct Element<DType::bfloat16> {
   PROTOSEG_INLINE Out read(std::uint16_t x) {
     return static_cast<Out>(bfloat_to_float(x));
   }
+  PROTOSEG_INLINE FloatVec load_register(const std::uint16_t* x) { return widen_bfloats(x); }
+  PROTOSEG_INLINE DoubleVec load_doubles(const std::uint16_t* x) { return bfloats_to_double(x); }
 };
 
 // Calls f(Element<dtype>{}) for the dtype at hand.
@@ -75,6 +82,26 @@ PROTOSEG_INLINE void with_element(DType dtype, F f) {
     case DType::float32: return f(Element<DType::float32>{});
     case DType::float64: return f(Element<DType::float64>{});
   }
+}
+
+// The same for the dtypes of a StoredRow, and for those that kernels of T read.
+template <class F>
+PROTOSEG_INLINE void with_row(DType dtype, F f) {
+  if (dtype == DType::float16) return f(Element<DType::float16>{});
+  if (dtype == DType::bfloat16) return f(Element<DType::bfloat16>{});
+  if (dtype == DType::float64) return f(Element<DType::float64>{});
+  f(Element<DType::float32>{});
+}
+template <class T, class F>
+PROTOSEG_INLINE void with_row_of(DType dtype, F f) {
+  if constexpr (sizeof(T) == sizeof(double))
+    f(Element<DType::float64>{});
+  else if (dtype == DType::float16)
+    f(Element<DType::float16>{});
+  else if (dtype == DType::bfloat16)
+    f(Element<DType::bfloat16>{});
+  else
+    f(Element<DType::float32>{});
 }
 
 template <class Out>

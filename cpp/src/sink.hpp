@@ -34,7 +34,7 @@ class CountSink final : public Sink {
             Tally* tally) override {
     for (const int which : asked_) {
       if (boundary.defined)
-        kernels_.count_above_double(projection, boundary.threshold, row.n,
+        kernels_.count_above_double({projection, DType::float64}, boundary.threshold, row.n,
                                     guide_.reference(which, row.image, row.target), row.first,
                                     {projection, true}, tally);
       ++tally;

@@ -11,12 +11,12 @@
 
 namespace protoseg {
 
-inline void add_sums(const Kernels& kernels, const float* f, float reference,
+inline void add_sums(const Kernels& kernels, StoredRow f, float reference,
                      const WeightRows<float>& weight, std::int64_t n, const Soon& soon, double* p,
                      double* q) {
   kernels.sums_float(f, reference, weight, n, soon, p, q);
 }
-inline void add_sums(const Kernels& kernels, const double* f, double reference,
+inline void add_sums(const Kernels& kernels, StoredRow f, double reference,
                      const WeightRows<double>& weight, std::int64_t n, const Soon& soon, double* p,
                      double* q) {
   kernels.sums_double(f, reference, weight, n, soon, p, q);
@@ -78,13 +78,13 @@ class TileSums {
     const std::int64_t piece = wider ? block_voxels : problem_.sum_piece();
     for (std::int64_t first = begin; first < end; first += piece) {
       const std::int64_t n = std::min(piece, end - first);
-      const T* const* rows = tile_.read(image, channel, count, first, n);
+      const StoredRow* rows = tile_.read(image, channel, count, first, n);
       for (std::int64_t target = 0; target < problem_.targets; ++target) {
         weights_.read(image, target, first, n);
         for (std::int64_t i = 0; i < count; ++i) {
           double* lane = &lane_[(i * problem_.targets + target) * 2 * lanes];
           block_sums<Sum>(rows[i], reference_[i], n,
-                          ahead_.of_first_pass(rows[i], image, channel + i, first), lane);
+                          ahead_.of_first_pass(rows[i].data, image, channel + i, first), lane);
         }
       }
     }
@@ -93,13 +93,13 @@ class TileSums {
   }
 
   template <class Sum>
-  void block_sums(const T* row, T reference, std::int64_t n, const Soon& soon, double* lane) {
+  void block_sums(StoredRow row, T reference, std::int64_t n, const Soon& soon, double* lane) {
     if constexpr (std::is_same_v<Sum, T>) {
       add_sums(problem_.kernels, row, reference, weights_.rows, n, soon, lane, lane + lanes);
     } else {
       wide_.resize(3 * block_voxels);
       double* wide = wide_.data();
-      convert(problem_.kernels, DType::float32, row, 1, n, wide);
+      convert(problem_.kernels, row.dtype, row.data, 1, n, wide);
       const WeightRows<T>& narrow = weights_.rows;
       WeightRows<double> weight = {wide + block_voxels, nullptr, narrow.mostly_positive};
       convert(problem_.kernels, DType::float32, narrow.positive, 1, n, wide + block_voxels);
@@ -107,8 +107,8 @@ class TileSums {
         weight.negative = wide + 2 * block_voxels;
         convert(problem_.kernels, DType::float32, narrow.negative, 1, n, wide + 2 * block_voxels);
       }
-      add_sums(problem_.kernels, wide, static_cast<double>(reference), weight, n, soon, lane,
-               lane + lanes);
+      add_sums(problem_.kernels, {wide, DType::float64}, static_cast<double>(reference), weight, n,
+               soon, lane, lane + lanes);
     }
   }
 

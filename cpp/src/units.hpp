@@ -31,13 +31,13 @@ UnitThreshold<T> unit_threshold(double weight, const Boundary& boundary) {
   return {true, above, t};
 }
 
-inline void count(const Kernels& kernels, const UnitThreshold<float>& unit, const float* f,
+inline void count(const Kernels& kernels, const UnitThreshold<float>& unit, StoredRow f,
                   std::int64_t n, const Reference& reference, std::int64_t offset, const Soon& soon,
                   Tally* tally) {
   (unit.above ? kernels.count_above_float : kernels.count_below_float)(
       f, unit.threshold, n, reference, offset, soon, tally);
 }
-inline void count(const Kernels& kernels, const UnitThreshold<double>& unit, const double* f,
+inline void count(const Kernels& kernels, const UnitThreshold<double>& unit, StoredRow f,
                   std::int64_t n, const Reference& reference, std::int64_t offset, const Soon& soon,
                   Tally* tally) {
   (unit.above ? kernels.count_above_double : kernels.count_below_double)(
@@ -59,7 +59,7 @@ class TileCounts {
     const std::int64_t piece = problem_.feature_piece();
     for (std::int64_t first = begin; first < end; first += piece) {
       const std::int64_t n = std::min(piece, end - first);
-      const T* const* rows = tile_.read(image, channel, count_channels, first, n);
+      const StoredRow* rows = tile_.read(image, channel, count_channels, first, n);
       const UnitThreshold<T>* u = unit;
       Tally* sum = tally;
       for (std::int64_t i = 0; i < count_channels; ++i)
@@ -68,7 +68,7 @@ class TileCounts {
             if (u->anything)
               count(problem_.kernels, *u, rows[i], n,
                     problem_.guide.reference(which, image, target), first,
-                    ahead_.of_second_pass(rows[i], image, channel + i, first), sum);
+                    ahead_.of_second_pass(rows[i].data, image, channel + i, first), sum);
             ++sum;
           }
     }

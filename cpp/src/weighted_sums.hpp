@@ -2,7 +2,7 @@
 // compiled once per instruction set.
 #pragma once
 
-#include "lanes.hpp"
+#include "reading.hpp"
 
 namespace protoseg {
 namespace {
@@ -28,8 +28,8 @@ enum class WeightPair {
 
 // One block. Where w+ + w- = 1, only the smaller sum is computed, and the other is what it lacks of
 // the sum of all: so nothing small is ever a difference of large numbers.
-template <WeightPair pair, class T>
-PROTOSEG_INLINE void block_sums(const T* f, T reference, const T* positive_weight,
+template <WeightPair pair, class E, class T>
+PROTOSEG_INLINE void block_sums(const typename E::Type* f, T reference, const T* positive_weight,
                                 const T* negative_weight, std::int64_t n, const Soon& soon,
                                 std::int64_t offset, double* positive, double* negative) {
   constexpr int registers = lanes / width<T>;
@@ -39,11 +39,11 @@ PROTOSEG_INLINE void block_sums(const T* f, T reference, const T* positive_weigh
   const Vec<T> r = splat(reference), one = splat(T{1});
   std::int64_t i = 0;
   for (; i + lanes <= n; i += lanes) {
-    prefetch<T>(soon, offset + i);
+    prefetch<typename E::Type>(soon, offset + i);
 #pragma GCC unroll 16
     for (int k = 0; k < registers; ++k) {
       const std::int64_t at = i + k * width<T>;
-      const Vec<T> d = load<Vec<T>>(f + at) - r;
+      const Vec<T> d = E::load_register(f + at) - r;
       const Vec<T> w = load<Vec<T>>(positive_weight + at);
       p[k] += d * (pair == WeightPair::complement ? one - w : w);
       q[k] += all ? d : d * load<Vec<T>>(negative_weight + at);
@@ -55,7 +55,7 @@ PROTOSEG_INLINE void block_sums(const T* f, T reference, const T* positive_weigh
     store(q_lane + k * width<T>, q[k]);
   }
   for (int lane = 0; i < n; ++i, ++lane) {
-    const T d = f[i] - reference, w = positive_weight[i];
+    const T d = E::template read<T>(f[i]) - reference, w = positive_weight[i];
     p_lane[lane] += d * (pair == WeightPair::complement ? T{1} - w : w);
     q_lane[lane] += all ? d : d * negative_weight[i];
   }
@@ -67,29 +67,33 @@ PROTOSEG_INLINE void block_sums(const T* f, T reference, const T* positive_weigh
   }
 }
 
-template <WeightPair pair, class T>
-PROTOSEG_INLINE void sums_of(const T* f, T reference, const T* positive_weight,
+template <WeightPair pair, class E, class T>
+PROTOSEG_INLINE void sums_of(const typename E::Type* f, T reference, const T* positive_weight,
                              const T* negative_weight, std::int64_t n, const Soon& soon,
                              double* positive, double* negative) {
   for (std::int64_t i = 0; i < n; i += block_voxels) {
     const std::int64_t here = n - i < block_voxels ? n - i : block_voxels;
-    block_sums<pair>(f + i, reference, positive_weight + i, negative_weight + i, here, soon, i,
-                     positive, negative);
+    block_sums<pair, E>(f + i, reference, positive_weight + i, negative_weight + i, here, soon, i,
+                        positive, negative);
   }
 }
 
 template <class T>
-void sums(const T* f, T reference, const WeightRows<T>& weight, std::int64_t n, const Soon& soon,
+void sums(StoredRow row, T reference, const WeightRows<T>& weight, std::int64_t n, const Soon& soon,
           double* positive, double* negative) {
-  if (weight.negative != nullptr)
-    sums_of<WeightPair::both>(f, reference, weight.positive, weight.negative, n, soon, positive,
-                              negative);
-  else if (weight.mostly_positive)
-    sums_of<WeightPair::complement>(f, reference, weight.positive, weight.positive, n, soon,
-                                    positive, negative);
-  else
-    sums_of<WeightPair::positive>(f, reference, weight.positive, weight.positive, n, soon, positive,
-                                  negative);
+  with_row_of<T>(row.dtype, [&](auto element) {
+    using E = decltype(element);
+    const auto* f = static_cast<const typename E::Type*>(row.data);
+    if (weight.negative != nullptr)
+      sums_of<WeightPair::both, E>(f, reference, weight.positive, weight.negative, n, soon,
+                                   positive, negative);
+    else if (weight.mostly_positive)
+      sums_of<WeightPair::complement, E>(f, reference, weight.positive, weight.positive, n, soon,
+                                         positive, negative);
+    else
+      sums_of<WeightPair::positive, E>(f, reference, weight.positive, weight.positive, n, soon,
+                                       positive, negative);
+  });
 }
 
 // sum[lane] += w, or 1 - w, in double.
