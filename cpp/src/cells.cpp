@@ -41,12 +41,10 @@ Cells::Cells(const GuideState& guide, const Resize& resize, int which) {
   AxisTaps taps[3];
   for (int slot = 0; slot < 3; ++slot) {
     taps[slot] = axis_taps(as_cells, to, slot);
-    exact[slot] = taps[slot].weight;
+    exact[slot] = std::move(taps[slot].weight);
   }
   z = intervals(taps[0]);
   y = intervals(taps[1]);
-  z_weight.assign(exact[0].begin(), exact[0].end());
-  for (const double weight : exact[0]) coarse_z_weight.push_back(coarse(weight));
   x_lower = std::move(taps[2].lower);
   x_upper = std::move(taps[2].upper);
   const auto cells = static_cast<std::int64_t>(y.size());
@@ -54,21 +52,25 @@ Cells::Cells(const GuideState& guide, const Resize& resize, int which) {
   blocks = (to.n[2] + columns - 1) / columns;
   set_columns();
   set_lines();
+  set_weights();
   pack(guide, which);
 }
 
 void Cells::set_columns() {
-  const std::int64_t padded = blocks * columns;
   gathered = from.n[2] > to.n[2];
-  for (std::int64_t o = 0; o < padded; ++o) {
-    const std::int64_t output = std::min(o, to.n[2] - 1);  // padding repeats the last column
-    if (o % 8 == 0) octet_first.push_back(x_lower[output]);
-    octet_index.push_back(static_cast<std::int32_t>(x_lower[output] - octet_first.back()));
-    x_weight.push_back(static_cast<float>(exact[2][output]));
+  x_lower.resize(blocks * columns, x_lower.back());
+  x_upper.resize(blocks * columns, x_upper.back());
+  exact[2].resize(blocks * columns, exact[2].back());
+  for (std::int64_t o = 0; o < blocks * columns; ++o) {
+    if (o % 8 == 0) octet_first.push_back(x_lower[o]);
+    const std::int64_t index = x_lower[o] - octet_first.back();
+    octet_index.push_back(static_cast<std::int32_t>(index));
+    for (int byte = 0; byte < 2; ++byte)
+      octet_bytes.push_back(static_cast<std::uint8_t>(2 * index + byte));
   }
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t lower = x_lower[block * columns];
-    const std::int64_t n = x_upper[std::min(to.n[2], (block + 1) * columns) - 1] - lower + 1;
+    const std::int64_t n = x_upper[(block + 1) * columns - 1] - lower + 1;
     const std::int64_t shift = lower % word_bits, here = std::min(n, word_bits - shift);
     const bool fits = n <= word_bits;
     corner_word.push_back(lower / word_bits);
@@ -79,22 +81,36 @@ void Cells::set_columns() {
   }
 }
 
-std::int16_t Cells::coarse(double weight) {
-  const long rounded = std::lround(weight * 0x1p15);
-  clipped = clipped || rounded > 32767;
-  return static_cast<std::int16_t>(std::min(32767L, rounded));
+// Weights in fixed point, and what resizing along each axis may lose.
+void Cells::set_weights() {
+  double error[3];
+  for (int axis = 0; axis < 3; ++axis) {
+    double worst = 0.0;
+    const auto rounded = [&worst](double weight) {
+      const double result = std::min(32767.0, std::round(weight * 0x1p15));
+      worst = std::max(worst, std::fabs(result * 0x1p-15 - weight));
+      return static_cast<std::int16_t>(result);
+    };
+    if (axis == 1) {
+      for (const std::int64_t row : y_rows_)
+        coarse[1].insert(coarse[1].end(), columns, rounded(exact[1][row]));
+    } else {
+      for (const double weight : exact[axis]) coarse[axis].push_back(rounded(weight));
+    }
+    error[axis] = 0.5 + (coarse_steps + 2.0) * worst;
+  }
+  coarse_error[1] = error[1] + error[2];
+  coarse_error[0] = coarse_error[1] + error[0];
 }
 
 void Cells::set_lines() {
   const std::int64_t rows = word_bits / columns;
   std::vector<std::int64_t> first_row;
   for (const Interval& cell : y) {
-    first_row.push_back(static_cast<std::int64_t>(y_weight.size()));
+    first_row.push_back(static_cast<std::int64_t>(y_rows_.size()));
     const std::int64_t padded = (cell.end - cell.begin + rows - 1) / rows * rows;
     for (std::int64_t row = 0; row < padded; ++row) {
-      const double weight = exact[1][std::min(cell.begin + row, cell.end - 1)];
-      y_weight.push_back(static_cast<float>(weight));
-      coarse_y_weight.insert(coarse_y_weight.end(), columns, coarse(weight));
+      y_rows_.push_back(std::min(cell.begin + row, cell.end - 1));
     }
   }
   for (const Interval& slices : z) {
@@ -108,9 +124,6 @@ void Cells::set_lines() {
       line.first_word = tile_words;
       line.y_row = first_row[&cell - y.data()];
       line.flat = slices.lower == slices.upper && line.slices == 1;
-      // A rounded value errs by 1/2, a blend adds 1/2 for its product and 1/2 for its weight, or 1
-      // if that was clipped: 1.5 where rows are blended, 2.5 where slices are, too.
-      line.coarse_doubt = static_cast<std::int16_t>((line.flat ? 1 : 2) * (clipped ? 2 : 1));
       line.first_valid = first_valid;
       lines.push_back(line);
       tile_words += blocks * line.tile_words();

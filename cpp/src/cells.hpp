@@ -28,7 +28,6 @@ struct Line {
   std::int64_t first_valid;  // the same in Cells::valid, without a mask
   std::int64_t y_row;        // of the first row, in arrays per row of y
   bool flat;                 // in one slice, between two feature rows
-  std::int16_t coarse_doubt;
   std::int64_t tile_words() const { return slices * words; }
 };
 
@@ -48,21 +47,24 @@ struct Cells {
   std::int64_t columns;     // of a tile: 8, 16, 32 or 64
   std::int64_t blocks;      // tiles of a line
 
-  // Weights as floats, for a first look; those of y are repeated to whole words of rows.
-  std::vector<float> z_weight;                // [to.z]
-  std::vector<float> y_weight;                // per interval of y, from Line::y_row on
-  std::vector<std::int16_t> coarse_z_weight;  // [to.z]: in fixed point
-  std::int16_t coarse(double weight);
-  bool clipped = false;                        // some weight had no place in fixed point
-  std::vector<std::int16_t> coarse_y_weight;   // per y_weight, `columns` times each
-  std::vector<double> exact[3];                // [to.z], [to.y], [to.x]
-  std::vector<std::int64_t> x_lower, x_upper;  // [to.x]
+  // Taps, padded to whole tiles: padding repeats the last output.
+  std::vector<std::int64_t> x_lower, x_upper;  // [blocks, columns]
+  std::vector<double> exact[3];                // weights [to.z], [to.y], [blocks, columns]
+  // The same weights in fixed point. Those of y are padded to whole words of rows, from Line::y_row
+  // on, and repeated for every bit of a word.
+  std::vector<std::int16_t> coarse[3];  // [to.z], [rows, columns], [blocks, columns]
+  // What the roundings of a map in fixed point add up to, from its values at feature size on:
+  // [0] between four feature rows, [1] between two.
+  double coarse_error[2];
 
   // Octets of outputs along x; `first` plus an index below 8 is the lower tap.
   bool gathered;  // x is reduced: the taps of an octet lie too far apart for that
   std::vector<std::int64_t> octet_first;  // [octets]
   std::vector<std::int32_t> octet_index;  // [octets, 8]
-  std::vector<float> x_weight;            // [octets, 8]
+  std::vector<std::uint8_t> octet_bytes;  // [octets, 16]
+  OctetTaps octets() const {
+    return {octet_first.data(), octet_index.data(), octet_bytes.data(), coarse[2].data()};
+  }
   // Feature columns of the blocks' taps as bits; a block with more than fit is never decided by
   // its corners.
   std::vector<std::int64_t> corner_word;
@@ -93,12 +95,15 @@ struct Cells {
 
  private:
   void set_columns();
+  void set_weights();
   void set_lines();
   void pack(const GuideState& guide, int which);
   void pack_line(const Line& line, std::int64_t begin, std::int64_t end,
                  const std::uint64_t* packed, std::uint64_t* words) const;
   std::uint64_t pack_word(const std::uint64_t* packed, std::int64_t first_row, std::int64_t rows,
                           std::int64_t first) const;
+
+  std::vector<std::int64_t> y_rows_;  // [rows]: padding repeats the last one of an interval
 };
 
 }  // namespace protoseg

@@ -18,17 +18,18 @@ std::int64_t most_rows(const std::vector<Slab>& slabs) {
 template <class T>
 class UnitSlabs {
  public:
-  UnitSlabs(const Problem<T>& problem, const Boundaries& boundaries, const Cells& cells,
-            std::int64_t rows)
+  UnitSlabs(const Problem<T>& problem, const Boundaries& boundaries,
+            const CellsOfReferences& references, std::int64_t rows)
       : problem_(problem),
         boundaries_(boundaries),
-        counter_(problem.kernels, cells, rows),
+        counter_(problem.kernels, references, rows, problem.targets),
         tile_(problem, problem.tile),
-        pitch_(rows * cells.from.n[2]),
-        row_(cells.from.n[2]),
-        values_(make_buffer<T>(problem.rows_of_t ? 0 : problem.tile * pitch_)) {}
+        row_(references.front()->from.n[2]),
+        pitch_(rows * row_),
+        values_(make_buffer<T>(problem.rows_of_t ? 0 : problem.tile * pitch_)),
+        threshold_(problem.targets) {}
 
-  // tally [count, T]
+  // tally [count, T, asked]
   void operator()(std::int64_t image, std::int64_t channel, std::int64_t count, const Slab& slab,
                   Tally* tally) {
     const std::int64_t begin = slab.first_row * row_, n = slab.rows * row_;
@@ -44,15 +45,16 @@ class UnitSlabs {
           problem_.rows_of_t
               ? static_cast<const T*>(tile_.read(image, channel + i, 1, begin, n)->data)
               : values_.get() + i * pitch_;
-      for (std::int64_t target = 0; target < problem_.targets; ++target) {
-        const std::int64_t plane = image * problem_.targets + target;
-        const double weight = boundaries_.weight[plane * problem_.channels + channel + i];
-        const Boundary& boundary =
-            boundaries_
-                .boundary[(image * problem_.groups + channel + i) * problem_.targets + target];
-        counter_(slab, values, unit_threshold<double>(weight, boundary), image, plane,
-                 &tally[i * problem_.targets + target]);
+      const std::int64_t targets = problem_.targets;
+      for (std::int64_t target = 0; target < targets; ++target) {
+        const std::int64_t plane = image * targets + target;
+        const std::int64_t group = image * problem_.groups + channel + i;
+        threshold_[target] =
+            unit_threshold<double>(boundaries_.weight[plane * problem_.channels + channel + i],
+                                   boundaries_.boundary[group * targets + target]);
       }
+      counter_(slab, values, threshold_.data(), targets, image, image * targets,
+               &tally[i * problem_.pairs]);
     }
   }
 
@@ -61,47 +63,51 @@ class UnitSlabs {
   const Boundaries& boundaries_;
   SlabCounter<T> counter_;
   TileReader<T> tile_;
-  std::int64_t pitch_, row_;
+  std::int64_t row_, pitch_;
   Buffer<T> values_;  // [tile, pitch], unless the features are rows of T already
+  std::vector<UnitThreshold<double>> threshold_;  // [T]
 };
 
 template <class T>
 std::vector<Tally> count_units(const Problem<T>& problem, const Boundaries& boundaries,
-                               const Cells& cells) {
-  const std::int64_t planes = problem.images * problem.tiles(), targets = problem.targets;
+                               const CellsOfReferences& references) {
+  const Cells& cells = *references.front();
+  const std::int64_t planes = problem.images * problem.tiles(), pairs = problem.pairs;
   const std::vector<Slab> slabs = make_slabs(cells, 4 * max_threads() / planes + 1);
   const auto parts = static_cast<std::int64_t>(slabs.size());
-  // [N, C, parts, T]
-  std::vector<Tally> tallies(problem.images * problem.channels * parts * targets, Tally{0, 0});
+  // [N, C, parts, T, asked]
+  std::vector<Tally> tallies(problem.images * problem.channels * parts * pairs, Tally{0, 0});
   const std::int64_t cost = (cells.from.voxels() + cells.to.voxels() / 8) * problem.tile / parts;
   parallel_for(planes * parts, cost + 1, [&] {
-    return [&, units = UnitSlabs<T>(problem, boundaries, cells, most_rows(slabs)),
-            tally = std::vector<Tally>(problem.tile * targets)](std::int64_t task) mutable {
+    return [&, units = UnitSlabs<T>(problem, boundaries, references, most_rows(slabs)),
+            tally = std::vector<Tally>(problem.tile * pairs)](std::int64_t task) mutable {
       const std::int64_t part = task % parts, image = task / parts / problem.tiles();
       const std::int64_t channel = task / parts % problem.tiles() * problem.tile;
       const std::int64_t count = std::min(problem.tile, problem.channels - channel);
       std::fill(tally.begin(), tally.end(), Tally{0, 0});
       units(image, channel, count, slabs[part], tally.data());
       for (std::int64_t i = 0; i < count; ++i)
-        std::copy_n(&tally[i * targets], targets,
-                    &tallies[((image * problem.channels + channel + i) * parts + part) * targets]);
+        std::copy_n(&tally[i * pairs], pairs,
+                    &tallies[((image * problem.channels + channel + i) * parts + part) * pairs]);
     };
   });
-  return merge_tallies(tallies, parts, targets);
+  return merge_tallies(tallies, parts, pairs);
 }
 
 template <class T>
 std::vector<Tally> count_groups(const Problem<T>& problem, const Boundaries& boundaries,
-                                const Cells& cells) {
+                                const CellsOfReferences& references) {
+  const Cells& cells = *references.front();
   const std::int64_t planes = problem.images * problem.groups, targets = problem.targets;
+  const std::int64_t pairs = problem.pairs, asked = pairs / targets;
   const std::vector<Slab> slabs = make_slabs(cells, 4 * max_threads() / planes + 1);
   const auto parts = static_cast<std::int64_t>(slabs.size());
   const std::int64_t row = cells.from.n[2], pitch = most_rows(slabs) * row;
-  std::vector<Tally> tallies(planes * parts * targets, Tally{0, 0});
+  std::vector<Tally> tallies(planes * parts * pairs, Tally{0, 0});
   const std::int64_t cost = pitch * problem.group_channels + cells.to.voxels() / parts;
   parallel_for(planes * parts, cost + 1, [&] {
     return [&, projector = Projector<T>(problem, boundaries),
-            counter = SlabCounter<double>(problem.kernels, cells, most_rows(slabs)),
+            counter = SlabCounter<double>(problem.kernels, references, most_rows(slabs), 1),
             values = std::vector<double>(targets * pitch)](std::int64_t task) mutable {
       const Slab& slab = slabs[task % parts];
       const std::int64_t image = task / parts / problem.groups;
@@ -113,29 +119,24 @@ std::vector<Tally> count_groups(const Problem<T>& problem, const Boundaries& bou
       for (std::int64_t target = 0; target < targets; ++target) {
         const Boundary& boundary =
             boundaries.boundary[(image * problem.groups + group) * targets + target];
-        counter(slab, &values[target * pitch], {boundary.defined, true, boundary.threshold}, image,
-                image * targets + target, &tallies[task * targets + target]);
+        const UnitThreshold<double> threshold = {boundary.defined, true, boundary.threshold};
+        counter(slab, &values[target * pitch], &threshold, 1, image, image * targets + target,
+                &tallies[task * pairs + target * asked]);
       }
     };
   });
-  return merge_tallies(tallies, parts, targets);
+  return merge_tallies(tallies, parts, pairs);
 }
 
 }  // namespace
 
 template <class T>
 std::vector<Tally> count_resized(const Problem<T>& problem, const Boundaries& boundaries) {
-  std::vector<Tally> result(problem.images * problem.groups * problem.pairs);
-  const std::size_t asked = problem.asked.size();
-  for (std::size_t k = 0; k < asked; ++k) {
-    const std::shared_ptr<const Cells> cells =
-        problem.guide.cells(problem.resize, problem.asked[k]);
-    const std::vector<Tally> tallies = problem.group_channels == 1
-                                           ? count_units(problem, boundaries, *cells)
-                                           : count_groups(problem, boundaries, *cells);
-    for (std::size_t i = 0; i < tallies.size(); ++i) result[i * asked + k] = tallies[i];
-  }
-  return result;
+  CellsOfReferences references;
+  for (const int which : problem.asked)
+    references.push_back(problem.guide.cells(problem.resize, which));
+  return problem.group_channels == 1 ? count_units(problem, boundaries, references)
+                                     : count_groups(problem, boundaries, references);
 }
 
 template std::vector<Tally> count_resized(const Problem<float>&, const Boundaries&);

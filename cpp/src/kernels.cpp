@@ -28,13 +28,13 @@ template <bool foreground_above, class E, class T>
 PROTOSEG_INLINE std::uint64_t decide_word(const typename E::Type* f, Vec<T> threshold) {
 #if defined(__AVX2__) && !defined(__AVX512F__)
   if constexpr (sizeof(T) == sizeof(float)) {
-    OctetMask octet[8];
+    __m256i foreground[8];
 #pragma GCC unroll 8
     for (int k = 0; k < 8; ++k) {
-      const Octet x = E::load_register(f + 8 * k);
-      octet[k] = foreground_above ? above(x, threshold) : above(threshold, x);
+      const FloatVec x = E::load_register(f + 8 * k);
+      foreground[k] = __m256i(foreground_above ? x > threshold : threshold > x);
     }
-    return octets_word(octet);
+    return masks_word(foreground);
   }
 #endif
   std::uint64_t bits = 0;
@@ -277,11 +277,13 @@ const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
     square,
     blend,
     sample,
-    centre_float,
-    centre_double,
+    span<float>,
+    span<double>,
+    quantise_float,
+    quantise_double,
     corner_bits,
     classify,
-    resize_octets,
+    resize_coarse,
     {count_tiles_of<8>(), count_tiles_of<16>(), count_tiles_of<32>(), count_tiles_of<64>()},
     spread,
     range,

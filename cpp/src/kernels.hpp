@@ -56,39 +56,51 @@ struct Soon {
   bool half_rate;
 };
 
-// Fixed point for a first look at resized maps: values are scaled to +-coarse_most, weights to
-// 2^15.
-constexpr float coarse_most = 16000.0f;
+// A map in fixed point spans this many steps, so that differences fit in 16 bits; weights are
+// multiples of 2^-15.
+constexpr double coarse_steps = 32000.0;
 
-// Neighbouring tiles of a resized map, between four feature rows that were resized along x:
-// corner[2 z + y], and the same in fixed point. A word holds word_bits / columns rows of a tile.
+// The taps of a row's outputs along x: octet o reads from row + first[o] on.
+struct OctetTaps {
+  const std::int64_t* first;          // [octets]
+  const std::int32_t* index;          // [octets, 8]: lower tap after `first`, below 8
+  const std::uint8_t* bytes;          // [octets, 16]: the same as the bytes of 16-bit values
+  const std::int16_t* coarse_weight;  // [octets, 8]
+};
+
+// Neighbouring tiles of a resized map in fixed point, between four feature rows that were resized
+// along x: corner[2 z + y]. A word holds word_bits / columns rows of a tile.
 struct TileRun {
-  const float* corner[4];
-  const float* z_weight;  // [slices]
-  const float* y_weight;  // [words, rows per word]
-  const std::int16_t* coarse[4];
-  const std::int16_t* coarse_z_weight;  // [slices]
-  const std::int16_t* coarse_y_weight;  // [words, 64]: of the row of each bit
+  const std::int16_t* corner[4];
+  const std::int16_t* z_weight;  // [slices]
+  const std::int16_t* y_weight;  // [words, 64]: of the row of each bit
   // What counts: word `w` of slice `z` of tile `t` at t valid_per_tile + z valid_per_slice + w.
   const std::uint64_t* valid;
   std::int64_t valid_per_tile, valid_per_slice;
-  const std::uint64_t* actual;  // [tiles, slices, words]
+  const std::uint64_t* actual[2];  // each [tiles, slices, words]; the second may be null
   std::int64_t tiles, slices;
-  std::int64_t words;  // per slice
-  float doubt;
-  std::int16_t coarse_doubt;
+  std::int64_t words;   // per slice
+  std::int16_t level;   // the threshold
+  std::int16_t doubt;   // a value this near to the level may lie on either side
+  std::uint64_t below;  // ones: the foreground lies below the level
 };
 
-// A word of a run: of which tile, in which of its slices.
-struct DoubtfulWord {
+// Of one map, and two references.
+struct TileTally {
+  std::int64_t predicted;
+  std::int64_t tp[2];
+};
+
+// Voxels of a word of a run: of which tile, in which of its slices.
+struct DoubtfulVoxels {
   std::int64_t tile, slice, word;
+  std::uint64_t voxels;
 };
 
-using CountTileRun = std::int64_t (*)(const TileRun&, Tally*, DoubtfulWord* doubtful);
+using CountTileRun = std::int64_t (*)(const TileRun&, TileTally*, DoubtfulVoxels* doubtful);
 struct CountTiles {
-  CountTileRun any;
-  CountTileRun flat;    // one slice, between two feature rows
-  CountTileRun single;  // the same, one word a tile
+  // [flat: one slice, between two feature rows][single: one word a tile and slice]
+  CountTileRun of[2][2];
 };
 
 // The feature columns that each block of a line lies between, as bits of two neighbouring words.
@@ -154,18 +166,19 @@ struct Kernels {
                  const double* weight, std::int64_t n, double* out);
 
   // Counting a resized map: see tiles.hpp.
-  void (*centre_float)(const float* f, double threshold, float side, std::int64_t rows,
-                       std::int64_t n, float* centred, float* largest);
-  void (*centre_double)(const double* f, double threshold, float side, std::int64_t rows,
-                        std::int64_t n, float* centred, float* largest);
-  void (*corner_bits)(const float* x, const float* doubt, std::int64_t rows, std::int64_t n,
-                      std::uint64_t* above, std::uint64_t* possible);
+  void (*span_float)(const float* f, std::int64_t n, double* lowest, double* highest);
+  void (*span_double)(const double* f, std::int64_t n, double* lowest, double* highest);
+  void (*quantise_float)(const float* f, double offset, double scale, std::int64_t n,
+                         std::int16_t* out);
+  void (*quantise_double)(const double* f, double offset, double scale, std::int64_t n,
+                          std::int16_t* out);
+  void (*corner_bits)(const std::int16_t* x, std::int16_t level, std::int16_t doubt, bool below,
+                      std::int64_t rows, std::int64_t n, std::uint64_t* all, std::uint64_t* any);
   void (*classify)(const std::uint64_t* all, const std::uint64_t* any, const BlockCorners&,
                    std::int64_t first, std::int64_t blocks, std::uint64_t* full,
                    std::uint64_t* open);
-  void (*resize_octets)(const float* row, const std::int64_t* first, const std::int32_t* index,
-                        const float* weight, float scale, std::int64_t octets, float* out,
-                        std::int16_t* coarse);
+  void (*resize_coarse)(const std::int16_t* row, const OctetTaps&, std::int64_t octets,
+                        std::int16_t* out);
   CountTiles count_tiles[4];  // by the columns of a tile: 8, 16, 32 or 64
   // The adjoint of a tap: lower += lower_share x, upper += upper_share x.
   void (*spread)(const double* x, double lower_share, double upper_share, std::int64_t n,

@@ -177,123 +177,20 @@ PROTOSEG_INLINE DoubleVec bfloats_to_double(const std::uint16_t* bfloat) {
 #endif
 }
 
-// ---- octets: eight floats at a time, whatever the register ------------------------------------
-//
-// For values whose sign is decided in double wherever rounding could matter (count_tiles), so that
-// fused or unfused arithmetic gives the same counts.
-
-#if defined(__AVX2__)
-typedef __m256 Octet;
-typedef __m256i OctetMask;
-
-PROTOSEG_INLINE Octet load_octet(const float* f) { return _mm256_loadu_ps(f); }
-PROTOSEG_INLINE void store_octet(float* f, Octet x) { _mm256_storeu_ps(f, x); }
-PROTOSEG_INLINE Octet splat_octet(float x) { return _mm256_set1_ps(x); }
-PROTOSEG_INLINE Octet multiply(Octet a, Octet b) { return _mm256_mul_ps(a, b); }
-PROTOSEG_INLINE Octet multiply_add(Octet a, Octet b, Octet c) { return _mm256_fmadd_ps(a, b, c); }
-PROTOSEG_INLINE Octet subtract(Octet a, Octet b) { return _mm256_sub_ps(a, b); }
-PROTOSEG_INLINE Octet smaller(Octet a, Octet b) { return _mm256_min_ps(a, b); }
-PROTOSEG_INLINE Octet larger(Octet a, Octet b) { return _mm256_max_ps(a, b); }
-PROTOSEG_INLINE Octet magnitude(Octet a) {
-  return _mm256_and_ps(a, _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff)));
-}
-PROTOSEG_INLINE float largest_of(Octet a) {
-  __m128 x = _mm_max_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
-  x = _mm_max_ps(x, _mm_movehl_ps(x, x));
-  return _mm_cvtss_f32(_mm_max_ss(x, _mm_movehdup_ps(x)));
-}
-PROTOSEG_INLINE OctetMask above(Octet a, Octet b) {
-  return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ));
-}
-PROTOSEG_INLINE std::uint64_t above_bits(Octet a, Octet b) {
-  return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(a, b, _CMP_GT_OQ)));
-}
-// f[index[k]] for eight indices below 8.
-PROTOSEG_INLINE Octet permute(const float* f, const std::int32_t* index) {
-  return _mm256_permutevar8x32_ps(_mm256_loadu_ps(f),
-                                  _mm256_loadu_si256(reinterpret_cast<const __m256i*>(index)));
-}
-// To the nearest 16-bit integers; |x|, |y| stay below 2^15.
-PROTOSEG_INLINE void store_rounded(std::int16_t* out, Octet x, Octet y) {
-  const __m256i both = _mm256_packs_epi32(_mm256_cvtps_epi32(x), _mm256_cvtps_epi32(y));
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permute4x64_epi64(both, 0xd8));
-}
-PROTOSEG_INLINE std::uint64_t mask_bits(OctetMask a, OctetMask b, OctetMask c, OctetMask d) {
-  // Packing works within halves of a register: put the octets' halves side by side again.
-  const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(a, b), _mm256_packs_epi32(c, d));
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// Bit 8 i + k of the word: mask i has ones at k.
+PROTOSEG_INLINE std::uint64_t masks_word(const __m256i mask[8]) {
+  // Packing works within halves of a register: put the halves of a mask side by side again.
   const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-  return static_cast<std::uint32_t>(
-      _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(bytes, order)));
+  const auto half = [=](const __m256i* m) {
+    const __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(m[0], m[1]), _mm256_packs_epi32(m[2], m[3]));
+    return std::uint64_t{static_cast<std::uint32_t>(
+        _mm256_movemask_epi8(_mm256_permutevar8x32_epi32(bytes, order)))};
+  };
+  return half(mask) | half(mask + 4) << 32;
 }
-#else
-struct Octet {
-  float x[8];
-};
-struct OctetMask {
-  std::uint32_t bits;
-};
-template <class Combine>
-PROTOSEG_INLINE Octet each(Combine combine) {
-  Octet result;
-  for (int k = 0; k < 8; ++k) result.x[k] = combine(k);
-  return result;
-}
-
-PROTOSEG_INLINE Octet load_octet(const float* f) {
-  Octet x;
-  __builtin_memcpy(&x, f, sizeof(x));
-  return x;
-}
-PROTOSEG_INLINE void store_octet(float* f, Octet x) { __builtin_memcpy(f, &x, sizeof(x)); }
-PROTOSEG_INLINE Octet splat_octet(float x) {
-  return each([=](int) { return x; });
-}
-PROTOSEG_INLINE Octet multiply(Octet a, Octet b) {
-  return each([&](int k) { return a.x[k] * b.x[k]; });
-}
-PROTOSEG_INLINE Octet multiply_add(Octet a, Octet b, Octet c) {
-  return each([&](int k) { return a.x[k] * b.x[k] + c.x[k]; });
-}
-PROTOSEG_INLINE Octet subtract(Octet a, Octet b) {
-  return each([&](int k) { return a.x[k] - b.x[k]; });
-}
-PROTOSEG_INLINE Octet smaller(Octet a, Octet b) {
-  return each([&](int k) { return a.x[k] < b.x[k] ? a.x[k] : b.x[k]; });
-}
-PROTOSEG_INLINE Octet larger(Octet a, Octet b) {
-  return each([&](int k) { return a.x[k] > b.x[k] ? a.x[k] : b.x[k]; });
-}
-PROTOSEG_INLINE Octet magnitude(Octet a) {
-  return each([&](int k) { return __builtin_fabsf(a.x[k]); });
-}
-PROTOSEG_INLINE float largest_of(Octet a) {
-  float result = a.x[0];
-  for (int k = 1; k < 8; ++k) result = a.x[k] > result ? a.x[k] : result;
-  return result;
-}
-PROTOSEG_INLINE std::uint64_t above_bits(Octet a, Octet b) {
-  std::uint64_t bits = 0;
-  for (int k = 0; k < 8; ++k) bits |= std::uint64_t{a.x[k] > b.x[k]} << k;
-  return bits;
-}
-PROTOSEG_INLINE OctetMask above(Octet a, Octet b) {
-  return {static_cast<std::uint32_t>(above_bits(a, b))};
-}
-PROTOSEG_INLINE Octet permute(const float* f, const std::int32_t* index) {
-  return each([=](int k) { return f[index[k]]; });
-}
-PROTOSEG_INLINE std::uint64_t mask_bits(OctetMask a, OctetMask b, OctetMask c, OctetMask d) {
-  return a.bits | b.bits << 8 | c.bits << 16 | std::uint64_t{d.bits} << 24;
-}
-// Nothing reads fixed point here: without the processor's own product it would not be faster.
-PROTOSEG_INLINE void store_rounded(std::int16_t*, Octet, Octet) {}
 #endif
-
-// Bit 8 i + k of the word: octet i, element k.
-PROTOSEG_INLINE std::uint64_t octets_word(const OctetMask octet[8]) {
-  return mask_bits(octet[0], octet[1], octet[2], octet[3]) |
-         mask_bits(octet[4], octet[5], octet[6], octet[7]) << 32;
-}
 
 }  // namespace
 }  // namespace protoseg

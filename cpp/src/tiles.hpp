@@ -2,68 +2,73 @@
 // kernels.cpp, compiled once per instruction set.
 #pragma once
 
-#include "lanes.hpp"
+#include "shorts.hpp"
 
 namespace protoseg {
 namespace {
 
-// Rows [rows, n]: centred = side (f - threshold), so that the foreground is above zero, and the
-// largest magnitude of each row. Errs by less than 3 units in the last place of the result: what a
-// float threshold lacks is subtracted too.
-void centre_float(const float* f, double threshold, float side, std::int64_t rows, std::int64_t n,
-                  float* centred, float* largest) {
-  const float coarse = static_cast<float>(threshold);
-  const float fine = static_cast<float>(threshold - static_cast<double>(coarse));
-  const Octet c = splat_octet(coarse), d = splat_octet(fine), s = splat_octet(side);
-  const Octet zero = splat_octet(0.0f);
-  for (std::int64_t row = 0; row < rows; ++row, f += n, centred += n) {
-    Octet most = zero;
-    std::int64_t i = 0;
-#pragma GCC unroll 4
-    for (; i + 8 <= n; i += 8) {
-      const Octet x = multiply(subtract(subtract(load_octet(f + i), c), d), s);
-      most = larger(magnitude(x), most);
-      store_octet(centred + i, x);
+template <class T>
+void span(const T* f, std::int64_t n, double* lowest, double* highest) {
+  Vec<T> low[2] = {splat(f[0]), splat(f[0])}, high[2] = {low[0], low[0]};
+  std::int64_t i = 0;
+  for (; i + 2 * width<T> <= n; i += 2 * width<T>)
+    for (int k = 0; k < 2; ++k) {
+      const Vec<T> v = load<Vec<T>>(f + i + k * width<T>);
+      low[k] = v < low[k] ? v : low[k];
+      high[k] = v > high[k] ? v : high[k];
     }
-    float result = largest_of(most);
-    for (; i < n; ++i) {
-      centred[i] = side * ((f[i] - coarse) - fine);
-      const float size = __builtin_fabsf(centred[i]);
-      result = size > result ? size : result;
-    }
-    largest[row] = result;
-  }
+  T least = f[0], most = f[0];
+  const auto merge = [&](T a, T b) {
+    if (a < least) least = a;
+    if (b > most) most = b;
+  };
+  for (int k = 0; k < 2 * width<T>; ++k)
+    merge(low[k / width<T>][k % width<T>], high[k / width<T>][k % width<T>]);
+  for (; i < n; ++i) merge(f[i], f[i]);
+  *lowest = static_cast<double>(least);
+  *highest = static_cast<double>(most);
 }
 
-void centre_double(const double* f, double threshold, float side, std::int64_t rows, std::int64_t n,
-                   float* centred, float* largest) {
-  for (std::int64_t row = 0; row < rows; ++row, f += n, centred += n) {
-    float result = 0.0f;
-    for (std::int64_t i = 0; i < n; ++i) {
-      centred[i] = side * static_cast<float>(f[i] - threshold);
-      const float size = __builtin_fabsf(centred[i]);
-      result = size > result ? size : result;
-    }
-    largest[row] = result;
-  }
+// out = scale (f - offset), to the nearest integer: errs by 1/2 and the rounding of two float
+// operations, of at most coarse_steps.
+void quantise_float(const float* f, double offset, double scale, std::int64_t n,
+                    std::int16_t* out) {
+  constexpr int step = width<float>;
+  const FloatVec o = splat(static_cast<float>(offset)), s = splat(static_cast<float>(scale));
+  const auto scaled = [=](const float* x) { return (load<FloatVec>(x) - o) * s; };
+  std::int64_t i = 0;
+#pragma GCC unroll 2
+  for (; i + 2 * step <= n; i += 2 * step)
+    store_rounded(out + i, scaled(f + i), scaled(f + i + step));
+  for (; i < n; ++i)
+    out[i] = static_cast<std::int16_t>(
+        __builtin_lrintf((f[i] - static_cast<float>(offset)) * static_cast<float>(scale)));
+}
+void quantise_double(const double* f, double offset, double scale, std::int64_t n,
+                     std::int16_t* out) {
+  for (std::int64_t i = 0; i < n; ++i)
+    out[i] = static_cast<std::int16_t>(__builtin_lrint((f[i] - offset) * scale));
 }
 
-// Of rows [rows, n], word by word: above, x > doubt[row]; possible, x > -doubt[row].
-void corner_bits(const float* x, const float* doubt, std::int64_t rows, std::int64_t n,
-                 std::uint64_t* above_words, std::uint64_t* possible_words) {
+// Of rows [rows, n], word by word: `all`, surely in the foreground; `any`, possibly. x is followed
+// by word_bits values of no meaning.
+void corner_bits(const std::int16_t* x, std::int16_t level, std::int16_t doubt, bool below,
+                 std::int64_t rows, std::int64_t n, std::uint64_t* all, std::uint64_t* any) {
+  const Shorts high = splat_short(static_cast<std::int16_t>(level + doubt));
+  const Shorts low = splat_short(static_cast<std::int16_t>(level - doubt));
   for (std::int64_t row = 0; row < rows; ++row, x += n) {
-    const Octet high = splat_octet(doubt[row]), low = splat_octet(-doubt[row]);
     for (std::int64_t i = 0; i < n; i += word_bits) {
-      OctetMask a[8], p[8];
+      Shorts above[word_bits / shorts], under[word_bits / shorts];
 #pragma GCC unroll 8
-      for (int k = 0; k < 8; ++k) {  // past the end of a row: masked below
-        const Octet v = load_octet(x + i + 8 * k);
-        a[k] = above(v, high);
-        p[k] = above(v, low);
+      for (int k = 0; k < word_bits / shorts; ++k) {
+        const Shorts v = load<Shorts>(x + i + shorts * k);
+        above[k] = v > high;
+        under[k] = low > v;
       }
       const std::uint64_t mask = low_bits(n - i < word_bits ? n - i : word_bits);
-      *above_words++ = octets_word(a) & mask;
-      *possible_words++ = octets_word(p) & mask;
+      const std::uint64_t a = masks_word(above), u = masks_word(under);
+      *all++ = (below ? u : a) & mask;
+      *any++ = ~(below ? a : u) & mask;
     }
   }
 }
@@ -101,191 +106,137 @@ void classify(const std::uint64_t* all, const std::uint64_t* any, const BlockCor
   *open = missing & present;
 }
 
-// out[i] = (1 - weight[i]) row[first + index[i]] + weight[i] row[first + index[i] + 1], for octets
-// of outputs, each with its own `first`; coarse = scale out, rounded.
-void resize_octets(const float* row, const std::int64_t* first, const std::int32_t* index,
-                   const float* weight, float scale, std::int64_t octets, float* out,
-                   std::int16_t* coarse) {
-  const Octet s = splat_octet(scale);
-  const auto resize = [=](std::int64_t o) {
-    const float* source = row + first[o];
-    const Octet a = permute(source, index + 8 * o), b = permute(source + 1, index + 8 * o);
-    const Octet x = multiply_add(load_octet(weight + 8 * o), subtract(b, a), a);
-    store_octet(out + 8 * o, x);
-    return multiply(x, s);
-  };
+// out = row[lower] + weight (row[lower + 1] - row[lower]), rounded: errs by 1/2 and what the weight
+// lacks. Reads up to 9 values from each octet's first one on.
+void resize_coarse(const std::int16_t* row, const OctetTaps& taps, std::int64_t octets,
+                   std::int16_t* out) {
   std::int64_t o = 0;
-  for (; o + 2 <= octets; o += 2) {
-    const Octet x = resize(o);
-    store_rounded(coarse + 8 * o, x, resize(o + 1));
-  }
-  if (o < octets) {
-    std::int16_t both[16];
-    const Octet x = resize(o);
-    store_rounded(both, x, x);
-    __builtin_memcpy(coarse + 8 * o, both, sizeof(both) / 2);
-  }
-}
-
-// 64 values y0 + wy dy as decisions: word_bits / columns rows of `columns` neighbours. `least` is
-// the smallest magnitude.
-template <int octets>
-PROTOSEG_INLINE std::uint64_t decide_rows(const Octet* y0, const Octet* dy, const float* y_weight,
-                                          Octet* least) {
-  OctetMask foreground[8];
-  const Octet zero = splat_octet(0.0f);
-#pragma GCC unroll 8
-  for (int r = 0; r < 8 / octets; ++r) {
-    const Octet wy = splat_octet(y_weight[r]);
-#pragma GCC unroll 8
-    for (int k = 0; k < octets; ++k) {
-      const Octet value = multiply_add(wy, dy[k], y0[k]);
-      foreground[r * octets + k] = above(value, zero);
-      *least = smaller(magnitude(value), *least);
-    }
-  }
-  return octets_word(foreground);
-}
-
-// One word of a tile in float. True if some value is within run.doubt of zero.
-template <int columns, bool flat>
-PROTOSEG_INLINE bool decide_word_in_float(const TileRun& run, std::int64_t first, std::int64_t z,
-                                          std::int64_t word, std::uint64_t* bits) {
-  constexpr int octets = columns / 8;
-  Octet y0[octets], dy[octets], least = splat_octet(__builtin_inff());
-  for (int k = 0; k < octets; ++k) {
-    const std::int64_t at = first + 8 * k;
-    y0[k] = load_octet(run.corner[0] + at);
-    Octet y1 = load_octet(run.corner[1] + at);
-    if (!flat) {
-      const Octet wz = splat_octet(run.z_weight[z]);
-      y0[k] = multiply_add(wz, subtract(load_octet(run.corner[2] + at), y0[k]), y0[k]);
-      y1 = multiply_add(wz, subtract(load_octet(run.corner[3] + at), y1), y1);
-    }
-    dy[k] = subtract(y1, y0[k]);
-  }
-  *bits = decide_rows<octets>(y0, dy, run.y_weight + word * (8 / octets), &least);
-  return above_bits(splat_octet(run.doubt), least) != 0;
-}
-
 #if defined(__AVX2__)
-// Sixteen neighbours of a row of `columns` that repeats: vector v of a word.
-template <int columns>
-PROTOSEG_INLINE __m256i load_coarse(const std::int16_t* row, int v) {
-  if (columns == 8)
-    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row)));
-  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(row + 16 * v));
+  const auto two = [](const void* low, const void* high) {
+    return _mm256_inserti128_si256(
+        _mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(low))),
+        _mm_loadu_si128(static_cast<const __m128i*>(high)), 1);
+  };
+  for (; o + 2 <= octets; o += 2) {
+    const std::int16_t *x = row + taps.first[o], *y = row + taps.first[o + 1];
+    const __m256i order = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(taps.bytes + 16 * o));
+    const Shorts lower = Shorts(_mm256_shuffle_epi8(two(x, y), order));
+    const Shorts upper = Shorts(_mm256_shuffle_epi8(two(x + 1, y + 1), order));
+    const Shorts weight = load<Shorts>(taps.coarse_weight + 8 * o);
+    store(out + 8 * o, lower + multiply_rounded(upper - lower, weight));
+  }
+#endif
+  for (; o < octets; ++o)
+    for (int k = 0; k < 8; ++k) {
+      const std::int16_t* x = row + taps.first[o] + taps.index[8 * o + k];
+      const std::int32_t step = (x[1] - x[0]) * std::int32_t{taps.coarse_weight[8 * o + k]};
+      out[8 * o + k] = static_cast<std::int16_t>(x[0] + ((step + 0x4000) >> 15));
+    }
 }
 
-// The corners of a tile, and what every word of one of its slices shares: values at the lower row,
-// `doubt` higher than they are, and steps to the upper one.
-template <int columns, bool flat>
-struct CoarseTile {
-  static constexpr int vectors = columns < 16 ? 1 : columns / 16;
-  __m256i lower[vectors], upper[vectors], lower_step[vectors], upper_step[vectors];
-  __m256i y0[vectors], dy[vectors];
+// `shorts` neighbours of a row of `columns` that repeats: vector v of a word.
+template <int columns>
+PROTOSEG_INLINE Shorts load_columns(const std::int16_t* row, int v) {
+#if defined(__AVX2__)
+  if (columns == 8)
+    return Shorts(
+        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row))));
+#endif
+  return load<Shorts>(row + shorts * v);
+}
 
-  PROTOSEG_INLINE void load(const TileRun& run, std::int64_t first, CoarseTile& tile) {
-    for (int v = 0; v < vectors; ++v) {
-      const auto corner = [&](int k) { return load_coarse<columns>(run.coarse[k] + first, v); };
-      tile.lower[v] = corner(0);
-      tile.upper[v] = corner(1);
-      if (flat) continue;
-      tile.lower_step[v] = _mm256_sub_epi16(corner(2), tile.lower[v]);
-      tile.upper_step[v] = _mm256_sub_epi16(corner(3), tile.upper[v]);
+// One word of a tile: its rows on the lower slice, relative to the level and `doubt` higher than
+// they are (as unsigned numbers, the doubtful ones are the smallest), and steps to the upper slice.
+template <int columns, bool flat>
+struct CoarseWord {
+  static constexpr int parts = word_bits / shorts;
+  Shorts base[parts], step[parts];
+
+  PROTOSEG_INLINE void load(const TileRun& run, std::int64_t first, const std::int16_t* y_weight,
+                            Shorts shift, CoarseWord& word) {
+    constexpr int vectors = columns < shorts ? 1 : columns / shorts;
+#pragma GCC unroll 8
+    for (int v = 0; v < parts; ++v) {
+      const Shorts wy = protoseg::load<Shorts>(y_weight + shorts * v);
+      const auto rows = [&](int slice) {
+        const Shorts a = load_columns<columns>(run.corner[2 * slice] + first, v % vectors);
+        const Shorts b = load_columns<columns>(run.corner[2 * slice + 1] + first, v % vectors);
+        return a + multiply_rounded(b - a, wy);
+      };
+      const Shorts lower = rows(0);
+      word.base[v] = lower + shift;
+      if (!flat) word.step[v] = rows(1) - lower;
     }
   }
-  PROTOSEG_INLINE void enter_slice(const TileRun& run, std::int64_t z, __m256i doubt,
-                                   CoarseTile& tile) {
-    for (int v = 0; v < vectors; ++v) {
-      __m256i lower_row = tile.lower[v], upper_row = tile.upper[v];
-      if (!flat) {
-        const __m256i wz = _mm256_set1_epi16(run.coarse_z_weight[z]);
-        lower_row = _mm256_add_epi16(lower_row, _mm256_mulhrs_epi16(wz, tile.lower_step[v]));
-        upper_row = _mm256_add_epi16(upper_row, _mm256_mulhrs_epi16(wz, tile.upper_step[v]));
-      }
-      tile.y0[v] = _mm256_add_epi16(lower_row, doubt);
-      tile.dy[v] = _mm256_sub_epi16(upper_row, lower_row);
+  PROTOSEG_INLINE Shorts value(const CoarseWord& word, int v, Shorts z_weight) {
+    return flat ? word.base[v] : word.base[v] + multiply_rounded(word.step[v], z_weight);
+  }
+
+  // Ones above the level. True if some value is within `doubt` of it.
+  PROTOSEG_INLINE bool decide(const CoarseWord& word, Shorts z_weight, Shorts doubt,
+                              std::uint64_t* bits) {
+    UnsignedShorts least = ~UnsignedShorts{};
+    Shorts foreground[parts];
+#pragma GCC unroll 8
+    for (int v = 0; v < parts; ++v) {
+      const Shorts x = value(word, v, z_weight);
+      foreground[v] = x > doubt;
+      least = smaller(least, UnsignedShorts(x));
     }
+    *bits = masks_word(foreground);
+    return any_of(not_above(least, doubt + doubt));
+  }
+  // Which values are within `doubt` of the level.
+  PROTOSEG_INLINE std::uint64_t doubtful(const CoarseWord& word, Shorts z_weight, Shorts doubt) {
+    Shorts near[parts];
+    for (int v = 0; v < parts; ++v)
+      near[v] = not_above(UnsignedShorts(value(word, v, z_weight)), doubt + doubt);
+    return masks_word(near);
   }
 };
 
-// One word of a tile in 16-bit fixed point. True if some value is within `doubt` of zero.
-template <int columns, bool flat>
-PROTOSEG_INLINE bool decide_word_coarsely(const CoarseTile<columns, flat>& tile,
-                                          const std::int16_t* y_weight, __m256i doubt,
-                                          std::uint64_t* bits) {
-  constexpr int vectors = CoarseTile<columns, flat>::vectors;
-  // Values are `doubt` too high: as unsigned numbers, the doubtful ones are the smallest.
-  __m256i least = _mm256_set1_epi16(-1), foreground[4];
-#pragma GCC unroll 4
-  for (int v = 0; v < 4; ++v) {
-    const __m256i wy = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(y_weight + 16 * v));
-    const __m256i value =
-        _mm256_add_epi16(tile.y0[v % vectors], _mm256_mulhrs_epi16(wy, tile.dy[v % vectors]));
-    foreground[v] = _mm256_cmpgt_epi16(value, doubt);
-    least = _mm256_min_epu16(least, value);
-  }
-  const auto half = [](__m256i a, __m256i b) {
-    const __m256i bytes = _mm256_permute4x64_epi64(_mm256_packs_epi16(a, b), 0xd8);
-    return std::uint64_t{static_cast<std::uint32_t>(_mm256_movemask_epi8(bytes))};
-  };
-  *bits = half(foreground[0], foreground[1]) | half(foreground[2], foreground[3]) << 32;
-  const __m256i above_all = _mm256_subs_epu16(least, _mm256_add_epi16(doubt, doubt));
-  return _mm256_movemask_epi8(_mm256_cmpeq_epi16(above_all, _mm256_setzero_si256())) != 0;
-}
-#endif
-
 // Counts neighbouring tiles of a line. `flat`: in one slice, between two feature rows instead of
-// four; `single`: one word per slice. Every word is looked at in 16-bit fixed point, and in float
-// where that is not enough; `doubtful` receives the words that neither can decide, which are not
-// counted, and their number is returned.
+// four; `single`: one word per slice. `doubtful` receives the voxels that fixed point cannot
+// decide, which are not counted; the number of their words is returned.
 template <int columns, bool flat, bool single>
-std::int64_t count_tiles(const TileRun& run, Tally* tally, DoubtfulWord* doubtful) {
+std::int64_t count_tiles(const TileRun& run, TileTally* tally, DoubtfulVoxels* doubtful) {
+  using Word = CoarseWord<columns, flat>;
   const std::int64_t slices = flat ? 1 : run.slices, words = single ? 1 : run.words;
-  Tally sum = {0, 0};
-  std::int64_t at = 0, doubts = 0;
-#if defined(__AVX2__)
-  const __m256i doubt_of_coarse = _mm256_set1_epi16(run.coarse_doubt);
-#endif
-  for (std::int64_t tile = 0; tile < run.tiles; ++tile) {
-    const std::int64_t first = tile * columns;
-#if defined(__AVX2__)
-    CoarseTile<columns, flat> corners;
-    corners.load(run, first, corners);
-#endif
-    for (std::int64_t z = 0; z < slices; ++z) {
-#if defined(__AVX2__)
-      corners.enter_slice(run, z, doubt_of_coarse, corners);
-#endif
-      const std::uint64_t* valid = run.valid + tile * run.valid_per_tile + z * run.valid_per_slice;
-      for (std::int64_t word = 0; word < words; ++word, ++at) {
-        std::uint64_t bits = 0;
-        bool doubt = true;
-#if defined(__AVX2__)
-        doubt = decide_word_coarsely<columns, flat>(corners, run.coarse_y_weight + 64 * word,
-                                                    doubt_of_coarse, &bits);
-#endif
-        if (__builtin_expect(doubt, 0) &&
-            decide_word_in_float<columns, flat>(run, first, z, word, &bits)) {
-          doubtful[doubts++] = {tile, z, word};
-          continue;
+  const std::uint64_t *target = run.actual[0], *output = run.actual[1];
+  TileTally sum = {0, {0, 0}};
+  std::int64_t words_in_doubt = 0;
+  const Shorts doubt = splat_short(run.doubt);
+  const Shorts shift = splat_short(static_cast<std::int16_t>(run.doubt - run.level));
+  for (std::int64_t tile = 0; tile < run.tiles; ++tile)
+    for (std::int64_t w = 0; w < words; ++w) {
+      Word word;
+      Word::load(run, tile * columns, run.y_weight + word_bits * w, shift, word);
+      const std::uint64_t* valid = run.valid + tile * run.valid_per_tile + w;
+      std::int64_t at = tile * slices * words + w;
+      for (std::int64_t z = 0; z < slices; ++z, at += words, valid += run.valid_per_slice) {
+        const Shorts z_weight = flat ? Shorts{} : splat_short(run.z_weight[z]);
+        std::uint64_t bits, counted = *valid;
+        if (__builtin_expect(Word::decide(word, z_weight, doubt, &bits), 0)) {
+          const std::uint64_t voxels = Word::doubtful(word, z_weight, doubt);
+          doubtful[words_in_doubt++] = {tile, z, w, voxels & counted};
+          counted &= ~voxels;
         }
-        bits &= valid[word];
+        bits = (bits ^ run.below) & counted;
         sum.predicted += __builtin_popcountll(bits);
-        sum.tp += __builtin_popcountll(bits & run.actual[at]);
+        sum.tp[0] += __builtin_popcountll(bits & target[at]);
+        if (output != nullptr) sum.tp[1] += __builtin_popcountll(bits & output[at]);
       }
     }
-  }
   tally->predicted += sum.predicted;
-  tally->tp += sum.tp;
-  return doubts;
+  tally->tp[0] += sum.tp[0];
+  tally->tp[1] += sum.tp[1];
+  return words_in_doubt;
 }
 
 template <int columns>
 constexpr CountTiles count_tiles_of() {
-  return {count_tiles<columns, false, false>, count_tiles<columns, true, false>,
-          count_tiles<columns, true, true>};
+  return {{{count_tiles<columns, false, false>, count_tiles<columns, false, true>},
+           {count_tiles<columns, true, false>, count_tiles<columns, true, true>}}};
 }
 
 }  // namespace
