@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 import protoseg_fast as psf
@@ -15,9 +18,9 @@ def group_count(problem: Problem) -> int:
     return {"layer": 1, "unit": channels}.get(groups, groups)
 
 
-def check(problem: Problem) -> None:
+def check(problem: Problem, make_guide: Callable[..., Any] = psf.Guide) -> None:
     """Prototypes within tolerance; then maps and counts exactly, at the boundary returned."""
-    guide = psf.Guide(*problem.guide)
+    guide = make_guide(*problem.guide)
     size, f = problem.pred.shape[2:], problem.exact
 
     found = guide.prototypes(problem.features, **problem.resize)
