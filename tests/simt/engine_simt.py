@@ -146,7 +146,9 @@ class Guide:
         means, planes = (*self.shape[:2], features.shape[1]), self.shape[:2]
         out = Prototypes(*(np.zeros(shape) for shape in (means, means, planes, planes)))
         pointers = (ctypes.c_void_p * 4)(*(x.ctypes.data for x in out))
-        _call("simt_prototypes", *self._inputs(features, self._options(features, options)), pointers)
+        _call(
+            "simt_prototypes", *self._inputs(features, self._options(features, options)), pointers
+        )
         return out
 
     def segment(self, features: Any, **options: Any) -> np.ndarray:
