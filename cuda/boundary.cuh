@@ -14,7 +14,9 @@ struct PartialSums {
   const double* sums = nullptr;
   const double* total = nullptr;  // [N, T, 2], sums of the weights
   Tensor features;
-  std::int64_t first_unit = 0, channels = 0, targets = 0, segments = 0;
+  std::int64_t first_unit = 0;
+  Divisor channels, targets;
+  std::int64_t segments = 0;
 };
 
 // `sum` [2]: over all segments.
@@ -96,7 +98,7 @@ __device__ __forceinline__ UnitThreshold<double> decide_unit(const ChannelProtot
 // One thread per unit and target.
 template <class = void>
 __global__ void __launch_bounds__(threads) unit_boundary_kernel(UnitBoundaryParams p) {
-  const std::int64_t targets = p.sums.targets;
+  const Divisor targets = p.sums.targets;
   for (std::int64_t i = blockIdx.x * static_cast<std::int64_t>(threads) + threadIdx.x;
        i < p.units * targets; i += static_cast<std::int64_t>(gridDim.x) * threads) {
     const std::int64_t unit = p.sums.first_unit + i / targets, target = i % targets;
@@ -113,7 +115,8 @@ __global__ void __launch_bounds__(threads) unit_boundary_kernel(UnitBoundaryPara
 struct GroupBoundaryParams {
   PartialSums sums;
   std::int64_t first_group, groups_total;  // [first, first + total) of all N x G
-  std::int64_t groups, group_channels;
+  Divisor groups;
+  std::int64_t group_channels;
   Metric metric;
   double temperature;
   ChannelPrototypes* prototypes;     // [groups, T, group_channels], scratch
@@ -140,7 +143,8 @@ __device__ inline GroupSums block_sum(const GroupSums& mine) {
 // One block per group and target.
 template <class = void>
 __global__ void __launch_bounds__(threads) group_boundary_kernel(GroupBoundaryParams p) {
-  const std::int64_t targets = p.sums.targets, channels = p.group_channels;
+  const Divisor targets = p.sums.targets;
+  const std::int64_t channels = p.group_channels;
   for (std::int64_t i = blockIdx.x; i < p.groups_total * targets; i += gridDim.x) {
     const std::int64_t group = p.first_group + i / targets, target = i % targets;
     const std::int64_t image = group / p.groups, first = group % p.groups * channels;
@@ -178,7 +182,7 @@ struct PrototypesParams {
 // One thread per channel and target.
 template <class = void>
 __global__ void __launch_bounds__(threads) prototypes_kernel(PrototypesParams p) {
-  const std::int64_t targets = p.sums.targets;
+  const Divisor targets = p.sums.targets;
   for (std::int64_t i = blockIdx.x * static_cast<std::int64_t>(threads) + threadIdx.x;
        i < p.units * targets; i += static_cast<std::int64_t>(gridDim.x) * threads) {
     const std::int64_t unit = p.sums.first_unit + i / targets, target = i % targets;

@@ -12,10 +12,17 @@ namespace protoseg::cuda {
 // counts [pairs, 3]: predicted, tp against the target, tp against the output
 constexpr int counts_of_pair = 3;
 
-// The words of one plane, from its first voxel on; null where not asked for.
+// The words of one plane, from one of its voxels on; null where not asked for.
 struct PackedRow {
   const unsigned* valid;
   const unsigned* actual[2];
+
+  // voxel: a multiple of 32
+  __device__ PackedRow from(std::int64_t voxel) const {
+    return {valid + voxel / 32,
+            {actual[0] ? actual[0] + voxel / 32 : nullptr,
+             actual[1] ? actual[1] + voxel / 32 : nullptr}};
+  }
 };
 
 __device__ __forceinline__ PackedRow packed_row(const References& references,
@@ -45,25 +52,24 @@ __device__ __forceinline__ void add_warp_counts(unsigned long long packed, unsig
   }
 }
 
-// Counts one segment, of n voxels from `first` on, of one staged plane.
+// Counts one segment of n voxels of one staged plane; bits: those of its first voxel on.
 template <class T, class Sum = SumOf<T>>
-__device__ void count_segment(const T* staged, std::int64_t n, std::int64_t first,
-                              const UnitThreshold<double>& unit, const PackedRow& bits,
-                              unsigned* counts) {
+__device__ __forceinline__ void count_segment(const T* staged, int n,
+                                              const UnitThreshold<double>& unit,
+                                              const PackedRow& bits, unsigned* counts) {
   if (!unit.anything) return;
   // f < t is -f > -t: exact, and one comparison for both.
   const Sum side = unit.above ? Sum(1) : Sum(-1);
   const Sum threshold = side * static_cast<Sum>(unit.threshold);
   unsigned long long packed = 0;
-  for (std::int64_t v = threadIdx.x * step<Sum>; v < n; v += row_voxels<Sum>) {
+  for (int v = threadIdx.x * step<Sum>; v < n; v += row_voxels<Sum>) {
     T value[step<Sum>];
     load_aligned(staged + v, value);
     unsigned foreground = 0;
 #pragma unroll
     for (int k = 0; k < step<Sum>; ++k)
       foreground |= static_cast<unsigned>(side * widen(value[k]) > threshold) << k;
-    const std::int64_t word = (first + v) / 32;
-    const int shift = static_cast<int>((first + v) % 32);
+    const int word = v / 32, shift = v % 32;
     packed += count_bits(foreground, bits.valid[word] >> shift,
                          bits.actual[0] ? bits.actual[0][word] >> shift : 0u,
                          bits.actual[1] ? bits.actual[1][word] >> shift : 0u);
@@ -108,7 +114,8 @@ template <class T>
 struct UnitCountsParams {
   Tensor features;
   UnitTiles tiles;
-  std::int64_t targets, segments;
+  std::int64_t targets;
+  Divisor segments;
   const UnitThreshold<double>* threshold;  // [units from the first tile on, T]
   std::int64_t first_unit;
   References references;
@@ -117,15 +124,15 @@ struct UnitCountsParams {
 
 // One block per tile and segment.
 template <class T>
-__global__ void __launch_bounds__(threads) unit_counts_kernel(UnitCountsParams<T> p) {
+__global__ void __launch_bounds__(threads, 2) unit_counts_kernel(UnitCountsParams<T> p) {
   PROTOSEG_SHARED(unsigned, counts, pair_counts);
   T* staged = dynamic_shared<T>();
   const std::int64_t voxels = p.features.extent.voxels();
   for (std::int64_t i = blockIdx.x; i < p.tiles.count * p.segments; i += gridDim.x) {
     const UnitTile tile = tile_at(p.tiles, i / p.segments);
     const std::int64_t first = i % p.segments * segment_voxels<SumOf<T>>;
-    const std::int64_t n = lesser(segment_voxels<SumOf<T>>, voxels - first),
-                       pitch = staged_pitch<T>(n);
+    const int n = static_cast<int>(lesser(segment_voxels<SumOf<T>>, voxels - first));
+    const int pitch = static_cast<int>(staged_pitch<T>(n));
     const std::int64_t unit = tile.image * p.tiles.channels + tile.channel;
     stage(p.features, tile.image, tile.channel, tile.units, first, n, staged, pitch);
     for (std::int64_t target = 0; target < p.targets; target += target_tile) {
@@ -133,9 +140,10 @@ __global__ void __launch_bounds__(threads) unit_counts_kernel(UnitCountsParams<T
       clear_counts(counts);
       __syncthreads();
       for (int t = 0; t < here; ++t) {
-        const PackedRow bits = packed_row(p.references, p.out, tile.image, target + t, p.targets);
+        const PackedRow bits =
+            packed_row(p.references, p.out, tile.image, target + t, p.targets).from(first);
         for (int u = 0; u < tile.units; ++u)
-          count_segment(staged + u * pitch, n, first,
+          count_segment(staged + u * pitch, n,
                         p.threshold[(unit + u - p.first_unit) * p.targets + target + t], bits,
                         counts_at(counts, t, u));
       }

@@ -85,6 +85,7 @@ void launch_projection(const Problem<T>& problem, const GroupChunk& chunk, const
   p.groups = problem.groups;
   p.group_channels = problem.group_channels;
   p.targets = problem.targets;
+  p.pieces = divide_up(problem.voxels, project_voxels<T>);
   p.weight = chunk.weight + at * problem.group_channels;
   p.boundary = chunk.boundary + at;
   p.metric = problem.options.metric;
@@ -93,8 +94,7 @@ void launch_projection(const Problem<T>& problem, const GroupChunk& chunk, const
   p.references = problem.guide.references;
   p.out = request.out;
   const bool rows = problem.features.layout == Layout::rows;
-  run(project_kernel<T>, range.count * divide_up(problem.voxels, project_voxels<T>),
-      problem.call.stream, p,
+  run(project_kernel<T>, range.count * p.pieces, problem.call.stream, p,
       rows ? 0 : project_channels<T> * project_pitch<T> * std::int64_t{sizeof(T)});
 }
 
@@ -117,10 +117,10 @@ void launch_map_counts(const Problem<T>& problem, const GroupChunk& chunk, const
   p.part_tiles = part_tiles(problem.cells, range.count * problem.targets, problem.guide.device);
   p.threshold = chunk.threshold + (range.first - range.origin) * problem.targets;
   p.cells = problem.cells;
+  p.parts = divide_up(p.cells.tiles(), p.part_tiles);
   p.out = out;
-  run(resized_counts_kernel<double>,
-      range.count * problem.targets * divide_up(problem.cells.tiles(), p.part_tiles),
-      problem.call.stream, p);
+  run(resized_counts_kernel<double>, range.count * problem.targets * p.parts, problem.call.stream,
+      p);
 }
 
 template <class T>
@@ -135,6 +135,7 @@ void launch_resize_map(const Problem<T>& problem, const GroupChunk& chunk, const
   p.targets = problem.targets;
   p.boundary = chunk.boundary + (range.first - range.origin) * problem.targets;
   p.cells = problem.cells;
+  p.voxels = p.cells.to.voxels();
   p.features = problem.features;
   p.metric = problem.options.metric;
   p.sink = request.sink;

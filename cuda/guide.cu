@@ -13,11 +13,13 @@ namespace protoseg::cuda {
 namespace {
 
 Extent extent_of(const TensorView& view) {
+  const auto from_last = [&](int axis) {
+    return axis + 2 < view.rank ? view.shape[view.rank - 1 - axis] : 1;
+  };
   Extent extent;
-  std::int64_t* const last = &extent.x;
-  std::int64_t* const slot[3] = {&extent.z, &extent.y, last};
-  const int rank = view.rank - 2;
-  for (int axis = 0; axis < rank; ++axis) *slot[3 - rank + axis] = view.shape[2 + axis];
+  extent.z = from_last(2);
+  extent.y = from_last(1);
+  extent.x = from_last(0);
   return extent;
 }
 

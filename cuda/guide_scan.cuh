@@ -92,8 +92,8 @@ __device__ __forceinline__ void report_range(double lowest, double highest,
 }
 
 // Everything a warp has seen of one plane.
-__device__ inline void report(const ScanParams& p, std::int64_t image, std::int64_t target,
-                              const Seen& seen) {
+__device__ __forceinline__ void report(const ScanParams& p, std::int64_t image, std::int64_t target,
+                                       const Seen& seen) {
   Findings* findings = p.findings;
   report_range(seen.pred_lowest, seen.pred_highest, &findings->pred_lowest,
                &findings->pred_highest);

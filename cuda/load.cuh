@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include "divisor.hpp"
 #include "platform.cuh"
 #include "protoseg/dtype.hpp"
 #include "shape.cuh"
@@ -53,7 +54,8 @@ __device__ __forceinline__ double read_element(DType dtype, const void* data, st
 
 // Spatial extents as (z, y, x): (1, 1, L), (1, H, W) or (D, H, W).
 struct Extent {
-  std::int64_t z = 1, y = 1, x = 1;
+  std::int64_t z = 1;
+  Divisor y = 1, x = 1;
   __host__ __device__ std::int64_t voxels() const { return z * y * x; }
   __host__ __device__ bool operator==(const Extent& other) const {
     return z == other.z && y == other.y && x == other.x;

@@ -80,8 +80,8 @@ inline std::int64_t tiles_of(const Sweep& sweep, const Plan& plan) {
 
 // As many planes per block (they share their weights) as leave room for `blocks` blocks on a
 // multiprocessor, and work for every multiprocessor; 0 if not even one does.
-inline int affordable_units(const Sweep& sweep, const Device& device, Strategy strategy, int cluster,
-                      int blocks) {
+inline int affordable_units(const Sweep& sweep, const Device& device, Strategy strategy,
+                            int cluster, int blocks) {
   for (int units = most_units; units >= 1; units /= 2) {
     const Plan plan = make_plan(sweep, strategy, cluster, units);
     if (!plan.possible(device)) continue;
@@ -156,7 +156,8 @@ inline Plan choose_strategy(const Sweep& sweep, const Device& device, const Tuni
   Plan plan = make_plan(sweep, tuning.strategy, cluster, units);
   if (tuning.strategy == Strategy::streamed) plan = streamed_plan(sweep, device, units);
   const bool fits = plan.possible(device) && (cluster == 1 || device.clusters);
-  const bool allowed = tuning.strategy == Strategy::small ? !sweep.resized && sweep.voxels <= small_voxels
+  const bool allowed = tuning.strategy == Strategy::small
+                           ? !sweep.resized && sweep.voxels <= small_voxels
                        : tuning.strategy == Strategy::resident
                            ? !sweep.resized || cluster == 1
                            : !sweep.resized && plan.block_segments <= Plan::most_streamed_segments;

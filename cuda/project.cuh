@@ -13,7 +13,9 @@ enum class Sink : std::int32_t { counts, map, probability, wide_probability, pro
 struct ProjectParams {
   Tensor features;
   std::int64_t first_group, count;  // groups [first, first + count) of all N x G
-  std::int64_t groups, group_channels, targets;
+  Divisor groups;
+  std::int64_t group_channels, targets;
+  Divisor pieces;            // of a plane, of project_voxels each
   const double* weight;      // [count, T, group_channels]
   const Boundary* boundary;  // [count, T]
   Metric metric;
@@ -71,8 +73,9 @@ __device__ __forceinline__ void load_normals(const ProjectParams& p, const Proje
 
 // Channels in their order, from rows in memory.
 template <class T>
-__device__ void project_rows(const ProjectParams& p, const ProjectTask& task, std::int64_t target,
-                             int targets, bool squares, Projection<T>* projection) {
+__device__ __forceinline__ void project_rows(const ProjectParams& p, const ProjectTask& task,
+                                             std::int64_t target, int targets, bool squares,
+                                             Projection<T>* projection) {
   const std::int64_t v = threadIdx.x * Projection<T>::count;
   if (v >= task.n) return;
   const T* row = static_cast<const T*>(p.features.data) +
@@ -89,9 +92,9 @@ __device__ void project_rows(const ProjectParams& p, const ProjectTask& task, st
 
 // The same from memory of any layout, by way of shared memory.
 template <class T>
-__device__ void project_elements(const ProjectParams& p, const ProjectTask& task,
-                                 std::int64_t target, int targets, bool squares, T* staged,
-                                 Projection<T>* projection) {
+__device__ __forceinline__ void project_elements(const ProjectParams& p, const ProjectTask& task,
+                                                 std::int64_t target, int targets, bool squares,
+                                                 T* staged, Projection<T>* projection) {
   const std::int64_t v = threadIdx.x * Projection<T>::count;
   for (std::int64_t c = 0; c < p.group_channels; c += project_channels<T>) {
     const int here = static_cast<int>(lesser(project_channels<T>, p.group_channels - c));
@@ -150,9 +153,10 @@ __device__ __forceinline__ void with_voxel(Sink sink, F f) {
 }
 
 template <class T>
-__device__ void count_projection(const ProjectParams& p, const ProjectTask& task,
-                                 std::int64_t target, const double (&sum)[Projection<T>::count],
-                                 const Boundary& boundary, unsigned* counts) {
+__device__ __forceinline__ void count_projection(const ProjectParams& p, const ProjectTask& task,
+                                                 std::int64_t target,
+                                                 const double (&sum)[Projection<T>::count],
+                                                 const Boundary& boundary, unsigned* counts) {
   const std::int64_t v = task.first + threadIdx.x * Projection<T>::count;
   const PackedRow bits = packed_row(p.references, p.out, task.image, target, p.targets);
   unsigned long long packed = 0;
@@ -169,9 +173,10 @@ __device__ void count_projection(const ProjectParams& p, const ProjectTask& task
 }
 
 template <class T>
-__device__ void write_projection(const ProjectParams& p, const ProjectTask& task,
-                                 std::int64_t target, const Projection<T>& projection, int t,
-                                 const Boundary& boundary) {
+__device__ __forceinline__ void write_projection(const ProjectParams& p, const ProjectTask& task,
+                                                 std::int64_t target,
+                                                 const Projection<T>& projection, int t,
+                                                 const Boundary& boundary) {
   const std::int64_t voxels = p.features.extent.voxels();
   const std::int64_t group = p.sink == Sink::projection ? task.group : p.first_group + task.group;
   const std::int64_t at = (group * p.targets + target) * voxels + task.first;
@@ -188,9 +193,9 @@ __device__ void write_projection(const ProjectParams& p, const ProjectTask& task
 
 // Hands the projections of up to project_targets targets to the sink.
 template <class T>
-__device__ void sink_projection(const ProjectParams& p, const ProjectTask& task,
-                                std::int64_t target, int targets, const Projection<T>& projection,
-                                unsigned* counts) {
+__device__ __forceinline__ void sink_projection(const ProjectParams& p, const ProjectTask& task,
+                                                std::int64_t target, int targets,
+                                                const Projection<T>& projection, unsigned* counts) {
 #pragma unroll
   for (int t = 0; t < project_targets; ++t) {
     if (t >= targets) break;
@@ -205,14 +210,14 @@ __device__ void sink_projection(const ProjectParams& p, const ProjectTask& task,
 
 // One block per group and piece of its voxels.
 template <class T>
-__global__ void __launch_bounds__(threads) project_kernel(ProjectParams p) {
+__global__ void __launch_bounds__(threads, 3) project_kernel(ProjectParams p) {
   PROTOSEG_SHARED(unsigned, counts, project_targets* counts_of_pair);
   const std::int64_t voxels = p.features.extent.voxels();
-  const std::int64_t pieces = divide_up(voxels, project_voxels<T>);
   const bool squares = p.metric == Metric::cosine && p.sink != Sink::counts && p.sink != Sink::map;
-  for (std::int64_t i = blockIdx.x; i < p.count * pieces; i += gridDim.x) {
-    const std::int64_t group = p.first_group + i / pieces, first = i % pieces * project_voxels<T>;
-    const ProjectTask task = {i / pieces, group / p.groups, group % p.groups * p.group_channels,
+  for (std::int64_t i = blockIdx.x; i < p.count * p.pieces; i += gridDim.x) {
+    const std::int64_t group = p.first_group + i / p.pieces,
+                       first = i % p.pieces * project_voxels<T>;
+    const ProjectTask task = {i / p.pieces, group / p.groups, group % p.groups * p.group_channels,
                               first, lesser(project_voxels<T>, voxels - first)};
     for (std::int64_t target = 0; target < p.targets; target += project_targets) {
       const int here = static_cast<int>(lesser(project_targets, p.targets - target));

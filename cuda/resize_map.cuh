@@ -12,7 +12,10 @@ namespace protoseg::cuda {
 
 struct ResizeMapParams {
   const double* projection;  // [count, T, feature voxels]
-  std::int64_t first_group, count, groups, group_channels, targets;
+  std::int64_t first_group, count;
+  Divisor groups;
+  std::int64_t group_channels, targets;
+  Divisor voxels;            // of the output
   const Boundary* boundary;  // [count, T]
   Cells cells;
   Tensor features;  // for norms, which do not commute with resizing
@@ -68,8 +71,9 @@ __device__ __forceinline__ double squared_norm(const ResizeMapParams& p, std::in
 
 // One thread per output voxel of a group; all targets lie at the same place.
 template <class = void>
-__global__ void __launch_bounds__(threads) resize_map_kernel(ResizeMapParams p) {
-  const std::int64_t voxels = p.cells.to.voxels(), from = p.cells.from.voxels();
+__global__ void __launch_bounds__(threads, 3) resize_map_kernel(ResizeMapParams p) {
+  const Divisor voxels = p.voxels;
+  const std::int64_t from = p.cells.from.voxels();
   const bool squares = p.metric == Metric::cosine && p.sink != Sink::map;
   for (std::int64_t i = blockIdx.x * static_cast<std::int64_t>(threads) + threadIdx.x;
        i < p.count * voxels; i += static_cast<std::int64_t>(gridDim.x) * threads) {

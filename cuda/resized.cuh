@@ -28,7 +28,7 @@ struct Cells {
   bool resized = false;  // false: features have the size of the pred, all else is unset
   Extent from, to;
   AxisTaps z, y, x;
-  std::int64_t words = 0;                 // of an output row
+  Divisor words;                          // of an output row
   const unsigned* valid = nullptr;        // [N, rows of tiles]
   const unsigned* actual[2] = {};         // [N, T, rows of tiles]
   const unsigned* valid_total = nullptr;  // [N, tiles]: voxels
@@ -170,8 +170,8 @@ __device__ __forceinline__ Column look(const Corners<V>& corners, const Centre& 
 
 // One voxel as the specification has it: along z, then y, then x, in double.
 template <class V>
-__device__ double interpolate(const Corners<V>& corners, double z_weight, double y_weight,
-                              double x_weight) {
+__device__ __forceinline__ double interpolate(const Corners<V>& corners, double z_weight,
+                                              double y_weight, double x_weight) {
   double value[2];
   for (int k = 0; k < 2; ++k) {
     const std::int64_t tap = k == 0 ? corners.lower : corners.upper;
@@ -204,9 +204,10 @@ __device__ __forceinline__ void count_whole(const Tile& tile, const CellBits& bi
 
 // Every voxel of a tile that its corners do not decide.
 template <class V>
-__device__ void evaluate(const Cells& cells, const Tile& tile, const Corners<V>& corners,
-                         const Column& column, float doubt, const UnitThreshold<double>& unit,
-                         const CellBits& bits, Tally* tally) {
+__device__ __forceinline__ void evaluate(const Cells& cells, const Tile& tile,
+                                         const Corners<V>& corners, const Column& column,
+                                         float doubt, const UnitThreshold<double>& unit,
+                                         const CellBits& bits, Tally* tally) {
   unsigned mine = 0;
   int row = 0;
   for (int s = 0; s < tile.slices; ++s) {
@@ -237,9 +238,10 @@ __device__ void evaluate(const Cells& cells, const Tile& tile, const Corners<V>&
 // Tiles [begin, end) of a plane, dealt out to the warps of the block; adds to counts [3] in shared
 // memory.
 template <class V>
-__device__ void count_lines(const Cells& cells, const Plane<V>& plane,
-                            const UnitThreshold<double>& unit, const CellBits& bits,
-                            std::int64_t begin, std::int64_t end, unsigned* counts) {
+__device__ __forceinline__ void count_lines(const Cells& cells, const Plane<V>& plane,
+                                            const UnitThreshold<double>& unit, const CellBits& bits,
+                                            std::int64_t begin, std::int64_t end,
+                                            unsigned* counts) {
   if (!unit.anything) return;
   const Centre centre = centre_of(unit);
   Tally tally;
@@ -271,8 +273,9 @@ struct ResizedCountsParams {
   std::int64_t map_offset;     // of the first map; 0 for units
   std::int64_t target_stride;  // between maps of one group; 0: all targets share the unit's plane
   std::int64_t first, count;   // units or groups
-  std::int64_t per_image, targets;
+  Divisor per_image, targets;
   std::int64_t part_tiles;                 // of one block
+  Divisor parts;                           // of all tiles
   const UnitThreshold<double>* threshold;  // [count, T]
   Cells cells;
   CountOutputs out;
@@ -289,11 +292,10 @@ __device__ __forceinline__ Plane<V> plane_of(const ResizedCountsParams& p, std::
 
 // One block per plane, target and part of its tiles.
 template <class V>
-__global__ void __launch_bounds__(threads) resized_counts_kernel(ResizedCountsParams p) {
+__global__ void __launch_bounds__(threads, 2) resized_counts_kernel(ResizedCountsParams p) {
   PROTOSEG_SHARED(unsigned, counts, counts_of_pair);
-  const std::int64_t parts = divide_up(p.cells.tiles(), p.part_tiles);
-  for (std::int64_t i = blockIdx.x; i < p.count * p.targets * parts; i += gridDim.x) {
-    const std::int64_t pair = i / parts, begin = i % parts * p.part_tiles;
+  for (std::int64_t i = blockIdx.x; i < p.count * p.targets * p.parts; i += gridDim.x) {
+    const std::int64_t pair = i / p.parts, begin = i % p.parts * p.part_tiles;
     const std::int64_t at = p.first + pair / p.targets, target = pair % p.targets;
     const std::int64_t image = at / p.per_image;
     if (threadIdx.x < counts_of_pair) counts[threadIdx.x] = 0;

@@ -76,7 +76,7 @@ __device__ __forceinline__ double sum_of_warps(const double* partial, int pitch)
 
 // Sums over a block, in every thread. All threads take part.
 template <int count>
-__device__ void block_sums(double (&value)[count]) {
+__device__ __forceinline__ void block_sums(double (&value)[count]) {
   PROTOSEG_SHARED(double, partial, warps* count);
   __syncthreads();  // nobody reads earlier sums any more
 #pragma unroll

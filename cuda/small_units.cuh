@@ -12,7 +12,9 @@ template <class T>
 struct SmallUnitsParams {
   Tensor features;
   Weights<SumOf<T>> weights;
-  std::int64_t units, channels, targets;
+  std::int64_t units;
+  Divisor channels;
+  std::int64_t targets;
   double* sums;  // [units, T, 2]: if not null, nothing else is done
   Metric metric;
   double temperature;
@@ -104,9 +106,10 @@ class SmallUnit {
 };
 
 template <class T>
-__device__ void finish_small_unit(const SmallUnitsParams<T>& p, const SmallUnit<T>& plane,
-                                  std::int64_t unit, std::int64_t image, std::int64_t target,
-                                  const double (&sum)[2]) {
+__device__ __forceinline__ void finish_small_unit(const SmallUnitsParams<T>& p,
+                                                  const SmallUnit<T>& plane, std::int64_t unit,
+                                                  std::int64_t image, std::int64_t target,
+                                                  const double (&sum)[2]) {
   const std::int64_t at = unit * p.targets + target;
   const double* total = p.weights.total + (image * p.targets + target) * 2;
   Boundary boundary;
@@ -125,7 +128,7 @@ __device__ void finish_small_unit(const SmallUnitsParams<T>& p, const SmallUnit<
 
 // One warp per unit.
 template <class T>
-__global__ void __launch_bounds__(threads) small_units_kernel(SmallUnitsParams<T> p) {
+__global__ void __launch_bounds__(threads, 3) small_units_kernel(SmallUnitsParams<T> p) {
   const std::int64_t all_warps = static_cast<std::int64_t>(gridDim.x) * warps;
   for (std::int64_t unit = static_cast<std::int64_t>(blockIdx.x) * warps + warp_of_thread();
        unit < p.units; unit += all_warps) {

@@ -42,7 +42,7 @@ struct Weights {
 
 // Weights of `step` voxels from v on; rows are aligned, and zero beyond their end.
 template <class Sum>
-__device__ __forceinline__ void load_weights(const WeightRow<Sum>& row, std::int64_t v,
+__device__ __forceinline__ void load_weights(const WeightRow<Sum>& row, int v,
                                              Sum (&positive)[step<Sum>],
                                              Sum (&negative)[step<Sum>]) {
   load_aligned(row.positive + v, positive);
@@ -69,16 +69,16 @@ __device__ __forceinline__ void add_step(const T (&value)[step<Sum>], Sum refere
 
 // What a thread's lane of a segment of n voxels adds up to, for each of `units` staged planes.
 // weights: those of the segment's first voxel.
-template <class S, class T, class Sum = SumOf<T>>
-__device__ __forceinline__ void lane_sums(const T* staged, std::int64_t pitch, int units,
-                                          std::int64_t n, WeightRow<Sum> weights,
-                                          const Sum (&reference)[most_units],
-                                          S (&sum)[most_units][2]) {
-  for (std::int64_t v = threadIdx.x * step<Sum>; v < n; v += row_voxels<Sum>) {
+template <class S, int most, class T, class Sum = SumOf<T>>
+__device__ __forceinline__ void lane_sums(const T* staged, int pitch, int units, int n,
+                                          const WeightRow<Sum>& weights, const Sum* reference,
+                                          S (&sum)[most][2]) {
+#pragma unroll 1
+  for (int v = threadIdx.x * step<Sum>; v < n; v += row_voxels<Sum>) {
     Sum positive[step<Sum>], negative[step<Sum>];
     load_weights(weights, v, positive, negative);
 #pragma unroll
-    for (int u = 0; u < most_units; ++u) {
+    for (int u = 0; u < most; ++u) {
       if (u >= units) break;
       T value[step<Sum>];
       load_aligned(staged + u * pitch + v, value);
@@ -94,11 +94,11 @@ __device__ __forceinline__ bool needs_double(double sum) {
 }
 
 // Lanes to warps, in double: partial [warps, most_units, 2].
-template <class S>
-__device__ __forceinline__ void store_warp_sums(const S (&sum)[most_units][2], int units,
+template <class S, int most>
+__device__ __forceinline__ void store_warp_sums(const S (&sum)[most][2], int units,
                                                 double* partial) {
 #pragma unroll
-  for (int u = 0; u < most_units; ++u) {
+  for (int u = 0; u < most; ++u) {
     if (u >= units) break;
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
@@ -109,25 +109,28 @@ __device__ __forceinline__ void store_warp_sums(const S (&sum)[most_units][2], i
 }
 
 // Sums of one segment of staged planes. Thread 2 u + side, for all u < units, gets that of unit u
-// and side; the others get nothing of meaning. `partial` is shared, [warps, most_units, 2]. All
-// threads of the block take part, after the planes were staged and the block synchronised; when it
-// returns, nobody reads `staged` or `partial` any more.
+// and side; the others get nothing of meaning. Shared: reference [units], partial [warps,
+// most_units, 2]. All threads of the block take part, after the planes were staged and the block
+// synchronised; when it returns, nobody reads `staged` or `partial` any more.
 template <class T, class Sum = SumOf<T>>
-__device__ double segment_sums(const T* staged, std::int64_t pitch, int units, std::int64_t n,
-                               const WeightRow<Sum>& weights, const Sum (&reference)[most_units],
-                               double* partial) {
+__device__ __forceinline__ double segment_sums(const T* staged, int pitch, int units, int n,
+                                               const WeightRow<Sum>& weights, const Sum* reference,
+                                               double* partial) {
   const bool mine = static_cast<int>(threadIdx.x) < 2 * units;
   Sum lane[most_units][2] = {};
-  lane_sums<Sum>(staged, pitch, units, n, weights, reference, lane);
+  lane_sums(staged, pitch, units, n, weights, reference, lane);
   store_warp_sums(lane, units, partial);
   __syncthreads();
   double sum = mine ? sum_of_warps(partial + threadIdx.x, 2 * most_units) : 0.0;
   if constexpr (std::is_same_v<Sum, double>) {
     __syncthreads();
   } else if (__syncthreads_or(mine && needs_double(sum))) {
-    double wide[most_units][2] = {};
-    lane_sums<double>(staged, pitch, units, n, weights, reference, wide);
-    store_warp_sums(wide, units, partial);
+#pragma unroll 1
+    for (int u = 0; u < units; ++u) {
+      double wide[1][2] = {};
+      lane_sums(staged + u * pitch, 0, 1, n, weights, reference + u, wide);
+      store_warp_sums(wide, 1, partial + 2 * u);
+    }
     __syncthreads();
     if (mine && needs_double(sum)) sum = sum_of_warps(partial + threadIdx.x, 2 * most_units);
     __syncthreads();
@@ -135,31 +138,38 @@ __device__ double segment_sums(const T* staged, std::int64_t pitch, int units, s
   return sum;
 }
 
-// The first voxel of each channel, relative to which a constant channel sums to exactly zero.
-template <class T, class Sum = SumOf<T>>
+// The first voxel of each channel, relative to which a constant channel sums to exactly zero;
+// reference [units], shared. The block has to synchronise before it reads them.
+template <class T>
 __device__ __forceinline__ void load_references(const Tensor& f, std::int64_t image,
                                                 std::int64_t channel, int units,
-                                                Sum (&reference)[most_units]) {
-#pragma unroll
-  for (int u = 0; u < most_units; ++u)
-    reference[u] = u < units ? widen(f.at<T>(image, channel + u, 0)) : Sum(0);
+                                                SumOf<T>* reference) {
+  const int u = threadIdx.x;
+  if (u < units) reference[u] = widen(f.at<T>(image, channel + u, 0));
 }
 
 // ---- split: every segment on its own -----------------------------------------------------------
 
 // Units in tiles of neighbouring channels of one image; [first, first + count) of all tiles.
 struct UnitTiles {
+  UnitTiles() = default;
+  UnitTiles(std::int64_t channels_in, int units_in, std::int64_t first_in, std::int64_t count_in)
+      : channels(channels_in),
+        units(units_in),
+        per_image(divide_up(channels, units)),
+        first(first_in),
+        count(count_in) {}
+
   std::int64_t channels = 0;
   int units = 1;
+  Divisor per_image;
   std::int64_t first = 0, count = 0;
-
-  __host__ __device__ std::int64_t per_image() const { return divide_up(channels, units); }
 };
 
 // The first unit of the first tile.
 __host__ __device__ __forceinline__ std::int64_t first_unit_of(const UnitTiles& tiles) {
-  const std::int64_t image = tiles.first / tiles.per_image();
-  return image * tiles.channels + (tiles.first - image * tiles.per_image()) * tiles.units;
+  const std::int64_t image = tiles.first / tiles.per_image;
+  return image * tiles.channels + (tiles.first - image * tiles.per_image) * tiles.units;
 }
 
 struct UnitTile {
@@ -168,8 +178,8 @@ struct UnitTile {
 };
 
 __device__ __forceinline__ UnitTile tile_at(const UnitTiles& tiles, std::int64_t index) {
-  const std::int64_t tile = tiles.first + index, image = tile / tiles.per_image();
-  const std::int64_t channel = (tile - image * tiles.per_image()) * tiles.units;
+  const std::int64_t tile = tiles.first + index, image = tile / tiles.per_image;
+  const std::int64_t channel = (tile - image * tiles.per_image) * tiles.units;
   const std::int64_t left = tiles.channels - channel;
   return {image, channel, left < tiles.units ? static_cast<int>(left) : tiles.units};
 }
@@ -179,24 +189,25 @@ struct UnitSumsParams {
   Tensor features;
   Weights<SumOf<T>> weights;
   UnitTiles tiles;
-  std::int64_t targets, segments;
+  std::int64_t targets;
+  Divisor segments;
   double* sums;  // [units from the first tile on, segments, T, 2]
   std::int64_t first_unit;
 };
 
 // One block per tile and segment: read once from memory, whatever the number of targets.
 template <class T>
-__global__ void __launch_bounds__(threads) unit_sums_kernel(UnitSumsParams<T> p) {
+__global__ void __launch_bounds__(threads, 3) unit_sums_kernel(UnitSumsParams<T> p) {
   PROTOSEG_SHARED(double, partial, warps * most_units * 2);
+  PROTOSEG_SHARED(SumOf<T>, reference, most_units);
   T* staged = dynamic_shared<T>();
   const std::int64_t voxels = p.features.extent.voxels();
   for (std::int64_t i = blockIdx.x; i < p.tiles.count * p.segments; i += gridDim.x) {
     const UnitTile tile = tile_at(p.tiles, i / p.segments);
     const std::int64_t segment = i % p.segments, first = segment * segment_voxels<SumOf<T>>;
-    const std::int64_t n = lesser(segment_voxels<SumOf<T>>, voxels - first),
-                       pitch = staged_pitch<T>(n);
+    const int n = static_cast<int>(lesser(segment_voxels<SumOf<T>>, voxels - first));
+    const int pitch = static_cast<int>(staged_pitch<T>(n));
     stage(p.features, tile.image, tile.channel, tile.units, first, n, staged, pitch);
-    SumOf<T> reference[most_units];
     load_references<T>(p.features, tile.image, tile.channel, tile.units, reference);
     __syncthreads();
     const std::int64_t unit = tile.image * p.tiles.channels + tile.channel - p.first_unit;

@@ -76,10 +76,9 @@ void launch_unit_counts(const Problem<T>& problem, const Plan& plan, const UnitT
     p.part_tiles = part_tiles(problem.cells, units * problem.targets, problem.guide.device);
     p.threshold = chunk.threshold;
     p.cells = problem.cells;
+    p.parts = divide_up(p.cells.tiles(), p.part_tiles);
     p.out = out;
-    return run(resized_counts_kernel<T>,
-               units * problem.targets * divide_up(problem.cells.tiles(), p.part_tiles),
-               problem.call.stream, p);
+    return run(resized_counts_kernel<T>, units * problem.targets * p.parts, problem.call.stream, p);
   }
   UnitCountsParams<T> p{};
   p.features = problem.features;
@@ -153,10 +152,10 @@ void count_units_at_once(const Problem<T>& problem, const Plan& plan, const Coun
   p.features = problem.features;
   p.weights = problem.kept.weights;
   p.tiles = {problem.channels, plan.units, 0, tiles};
-  p.targets = problem.targets;
-  p.segments = problem.template segments<T>();
-  p.block_segments = plan.block_segments;
-  p.pitch = plan.pitch;
+  p.targets = static_cast<int>(problem.targets);
+  p.segments = static_cast<int>(problem.template segments<T>());
+  p.block_segments = static_cast<int>(plan.block_segments);
+  p.pitch = static_cast<int>(plan.pitch);
   p.resident = plan.strategy == Strategy::resident;
   p.metric = problem.options.metric;
   p.temperature = problem.options.temperature;
@@ -164,7 +163,8 @@ void count_units_at_once(const Problem<T>& problem, const Plan& plan, const Coun
   p.out = out;
   p.cells = problem.cells;
   const std::int64_t blocks = plan.grid > 0 ? std::min(plan.grid, tiles) : tiles;
-  run(units_kernel<T>, blocks, problem.call.stream, p, plan.shared_bytes, plan.cluster);
+  run(problem.resized ? units_kernel<T, true> : units_kernel<T, false>, blocks, problem.call.stream,
+      p, plan.shared_bytes, plan.cluster);
 }
 
 template <class T>

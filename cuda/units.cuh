@@ -15,10 +15,10 @@ struct UnitsParams {
   Tensor features;
   Weights<SumOf<T>> weights;
   UnitTiles tiles;
-  std::int64_t targets, segments;
-  std::int64_t block_segments;  // of one block of the cluster
-  std::int64_t pitch;           // of staged planes
-  bool resident;                // all of a block's segments are staged at once
+  int targets, segments;
+  int block_segments;  // of one block of the cluster
+  int pitch;           // of staged planes
+  bool resident;       // all of a block's segments are staged at once
   Metric metric;
   double temperature;
   References references;
@@ -26,37 +26,41 @@ struct UnitsParams {
   Cells cells;  // of features that are resized
 };
 
+// Blocks that should fit on a multiprocessor, for the compiler's choice of registers.
+template <class T, bool resized>
+constexpr int units_blocks = resized || std::is_same_v<T, double> ? 2 : 3;
+
 // One block's part of a tile of units.
-template <class T>
+template <class T, bool resized>
 class UnitsBlock {
  public:
   using Sum = SumOf<T>;
-  static constexpr std::int64_t segment_size = segment_voxels<Sum>;
+  static constexpr int segment_size = segment_voxels<Sum>;
 
   __device__ UnitsBlock(const UnitsParams<T>& p, const UnitTile& tile, double* sums, T* staged)
       : p_(p),
         tile_(tile),
-        voxels_(p.features.extent.voxels()),
-        first_segment_(lesser(p.segments, cluster_block_rank() * p.block_segments)),
-        last_segment_(lesser(p.segments, first_segment_ + p.block_segments)),
+        voxels_(static_cast<int>(p.features.extent.voxels())),
+        first_segment_(min(p.segments, static_cast<int>(cluster_block_rank()) * p.block_segments)),
+        last_segment_(min(p.segments, first_segment_ + p.block_segments)),
         sums_(sums),
         staged_(staged) {}
 
-  // Before the first pass over resident planes.
-  __device__ void stage_all() {
-    const std::int64_t first = first_segment_ * segment_size;
-    const std::int64_t last = lesser(voxels_, last_segment_ * segment_size);
+  // Before the first pass over the planes.
+  __device__ void start(Sum* reference) {
+    load_references<T>(p_.features, tile_.image, tile_.channel, tile_.units, reference);
+    if (!p_.resident) return;
+    const int first = first_segment_ * segment_size;
+    const int last = min(voxels_, last_segment_ * segment_size);
     if (first < last) stage_voxels(first, last - first);
     __syncthreads();
   }
 
   // Sums of all the block's segments: sums [block_segments, target_tile, most_units, 2].
-  __device__ void add_up(std::int64_t target, int targets, double* partial) {
-    Sum reference[most_units];
-    load_references<T>(p_.features, tile_.image, tile_.channel, tile_.units, reference);
-    for (std::int64_t segment = first_segment_; segment < last_segment_; ++segment) {
+  __device__ void add_up(int target, int targets, const Sum* reference, double* partial) {
+    for (int segment = first_segment_; segment < last_segment_; ++segment) {
       const T* staged = segment_of(segment);
-      const std::int64_t first = segment * segment_size;
+      const int first = segment * segment_size;
       for (int t = 0; t < targets; ++t) {
         const WeightRow<Sum> weights = p_.weights.row(tile_.image, target + t, p_.targets);
         const double sum = segment_sums(staged, p_.pitch, tile_.units, voxels_of(segment),
@@ -69,12 +73,12 @@ class UnitsBlock {
   }
 
   // Thread t most_units + u decides unit u against target t, from the sums of the whole cluster.
-  __device__ void decide(std::int64_t target, int targets, UnitThreshold<double>* threshold) const {
+  __device__ void decide(int target, int targets, UnitThreshold<double>* threshold) const {
     const int u = threadIdx.x % most_units, t = threadIdx.x / most_units;
     if (t >= targets || u >= tile_.units) return;
     double sum[2] = {0.0, 0.0};
-    for (std::int64_t segment = 0; segment < p_.segments; ++segment) {
-      const std::int64_t rank = segment / p_.block_segments;
+    for (int segment = 0; segment < p_.segments; ++segment) {
+      const int rank = segment / p_.block_segments;
       const double* other = cluster_map_shared(sums_, static_cast<unsigned>(rank));
       const double* at =
           other + ((segment - rank * p_.block_segments) * target_tile + t) * (2 * most_units) +
@@ -84,7 +88,7 @@ class UnitsBlock {
     }
     const std::int64_t plane = tile_.image * p_.targets + target + t;
     const double reference = widen(p_.features.template at<T>(tile_.image, tile_.channel + u, 0));
-    const bool in_float = std::is_same_v<Sum, float> && !p_.cells.resized;
+    const bool in_float = std::is_same_v<Sum, float> && !resized;
     Boundary boundary;
     threshold[threadIdx.x] =
         decide_unit(make_prototypes(reference, sum, p_.weights.total + 2 * plane), p_.metric,
@@ -94,23 +98,24 @@ class UnitsBlock {
                   target + t, p_.targets, boundary.defined);
   }
 
-  __device__ void count(std::int64_t target, int targets, const UnitThreshold<double>* threshold,
+  __device__ void count(int target, int targets, const UnitThreshold<double>* threshold,
                         unsigned* counts) {
-    for (std::int64_t segment = first_segment_; segment < last_segment_; ++segment) {
+    for (int segment = first_segment_; segment < last_segment_; ++segment) {
       const T* staged = segment_of(segment);
       for (int t = 0; t < targets; ++t) {
         const PackedRow bits =
-            packed_row(p_.references, p_.out, tile_.image, target + t, p_.targets);
+            packed_row(p_.references, p_.out, tile_.image, target + t, p_.targets)
+                .from(segment * segment_size);
         for (int u = 0; u < tile_.units; ++u)
-          count_segment(staged + u * p_.pitch, voxels_of(segment), segment * segment_size,
-                        threshold[t * most_units + u], bits, counts_at(counts, t, u));
+          count_segment(staged + u * p_.pitch, voxels_of(segment), threshold[t * most_units + u],
+                        bits, counts_at(counts, t, u));
       }
     }
   }
 
   // The same of planes of another size, which are resident in this block.
-  __device__ void count_resized(std::int64_t target, int targets,
-                                const UnitThreshold<double>* threshold, unsigned* counts) const {
+  __device__ void count_resized(int target, int targets, const UnitThreshold<double>* threshold,
+                                unsigned* counts) const {
     for (int u = 0; u < tile_.units; ++u) {
       const Plane<T> plane = contiguous_plane(staged_ + u * p_.pitch, p_.features.extent);
       for (int t = 0; t < targets; ++t)
@@ -123,14 +128,14 @@ class UnitsBlock {
   __device__ std::int64_t unit() const { return tile_.image * p_.tiles.channels + tile_.channel; }
 
  private:
-  __device__ std::int64_t voxels_of(std::int64_t segment) const {
-    return lesser(segment_size, voxels_ - segment * segment_size);
+  __device__ int voxels_of(int segment) const {
+    return min(segment_size, voxels_ - segment * segment_size);
   }
-  __device__ void stage_voxels(std::int64_t first, std::int64_t n) {
+  __device__ void stage_voxels(int first, int n) {
     stage(p_.features, tile_.image, tile_.channel, tile_.units, first, n, staged_, p_.pitch);
   }
   // Where a segment lies, after it was staged if planes are streamed.
-  __device__ const T* segment_of(std::int64_t segment) {
+  __device__ const T* segment_of(int segment) {
     if (p_.resident) return staged_ + (segment - first_segment_) * segment_size;
     __syncthreads();  // nobody reads the segment before it any more
     stage_voxels(segment * segment_size, voxels_of(segment));
@@ -140,7 +145,7 @@ class UnitsBlock {
 
   const UnitsParams<T>& p_;
   const UnitTile tile_;
-  const std::int64_t voxels_, first_segment_, last_segment_;
+  const int voxels_, first_segment_, last_segment_;
   double* const sums_;
   T* const staged_;
 };
@@ -151,25 +156,26 @@ __host__ __device__ constexpr std::int64_t shared_sums(std::int64_t block_segmen
 }
 
 // One cluster per tile of units; without clusters, one block.
-template <class T>
-__global__ void __launch_bounds__(threads) units_kernel(UnitsParams<T> p) {
+template <class T, bool resized>
+__global__ void __launch_bounds__(threads, units_blocks<T, resized>) units_kernel(UnitsParams<T> p) {
   PROTOSEG_SHARED(double, partial, warps * most_units * 2);
+  PROTOSEG_SHARED(SumOf<T>, reference, most_units);
   PROTOSEG_SHARED(UnitThreshold<double>, threshold, target_tile * most_units);
   PROTOSEG_SHARED(unsigned, counts, pair_counts);
   double* sums = dynamic_shared<double>();
   T* staged = reinterpret_cast<T*>(sums + shared_sums(p.block_segments));
-  const std::int64_t clusters = gridDim.x / cluster_blocks();
+  const int clusters = gridDim.x / cluster_blocks();
   for (std::int64_t i = blockIdx.x / cluster_blocks(); i < p.tiles.count; i += clusters) {
-    UnitsBlock<T> block(p, tile_at(p.tiles, i), sums, staged);
-    if (p.resident) block.stage_all();
-    for (std::int64_t target = 0; target < p.targets; target += target_tile) {
-      const int here = static_cast<int>(lesser(target_tile, p.targets - target));
-      block.add_up(target, here, partial);
+    UnitsBlock<T, resized> block(p, tile_at(p.tiles, i), sums, staged);
+    block.start(reference);
+    for (int target = 0; target < p.targets; target += target_tile) {
+      const int here = min(target_tile, p.targets - target);
+      block.add_up(target, here, reference, partial);
       clear_counts(counts);
       cluster_sync();
       block.decide(target, here, threshold);
       __syncthreads();
-      if (p.cells.resized)
+      if constexpr (resized)
         block.count_resized(target, here, threshold, counts);
       else
         block.count(target, here, threshold, counts);
