@@ -71,7 +71,7 @@ __device__ __forceinline__ double squared_norm(const ResizeMapParams& p, std::in
 
 // One thread per output voxel of a group; all targets lie at the same place.
 template <class = void>
-__global__ void __launch_bounds__(threads, 3) resize_map_kernel(ResizeMapParams p) {
+__global__ void __launch_bounds__(threads, 2) resize_map_kernel(ResizeMapParams p) {
   const Divisor voxels = p.voxels;
   const std::int64_t from = p.cells.from.voxels();
   const bool squares = p.metric == Metric::cosine && p.sink != Sink::map;

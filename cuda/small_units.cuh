@@ -128,7 +128,7 @@ __device__ __forceinline__ void finish_small_unit(const SmallUnitsParams<T>& p,
 
 // One warp per unit.
 template <class T>
-__global__ void __launch_bounds__(threads, 3) small_units_kernel(SmallUnitsParams<T> p) {
+__global__ void __launch_bounds__(threads, 2) small_units_kernel(SmallUnitsParams<T> p) {
   const std::int64_t all_warps = static_cast<std::int64_t>(gridDim.x) * warps;
   for (std::int64_t unit = static_cast<std::int64_t>(blockIdx.x) * warps + warp_of_thread();
        unit < p.units; unit += all_warps) {

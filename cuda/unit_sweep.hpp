@@ -153,6 +153,7 @@ void count_units_at_once(const Problem<T>& problem, const Plan& plan, const Coun
   p.weights = problem.kept.weights;
   p.tiles = {problem.channels, plan.units, 0, tiles};
   p.targets = static_cast<int>(problem.targets);
+  p.voxels = static_cast<int>(problem.voxels);
   p.segments = static_cast<int>(problem.template segments<T>());
   p.block_segments = static_cast<int>(plan.block_segments);
   p.pitch = static_cast<int>(plan.pitch);

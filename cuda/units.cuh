@@ -15,7 +15,7 @@ struct UnitsParams {
   Tensor features;
   Weights<SumOf<T>> weights;
   UnitTiles tiles;
-  int targets, segments;
+  int targets, voxels, segments;
   int block_segments;  // of one block of the cluster
   int pitch;           // of staged planes
   bool resident;       // all of a block's segments are staged at once
@@ -40,9 +40,7 @@ class UnitsBlock {
   __device__ UnitsBlock(const UnitsParams<T>& p, const UnitTile& tile, double* sums, T* staged)
       : p_(p),
         tile_(tile),
-        voxels_(static_cast<int>(p.features.extent.voxels())),
         first_segment_(min(p.segments, static_cast<int>(cluster_block_rank()) * p.block_segments)),
-        last_segment_(min(p.segments, first_segment_ + p.block_segments)),
         sums_(sums),
         staged_(staged) {}
 
@@ -51,14 +49,14 @@ class UnitsBlock {
     load_references<T>(p_.features, tile_.image, tile_.channel, tile_.units, reference);
     if (!p_.resident) return;
     const int first = first_segment_ * segment_size;
-    const int last = min(voxels_, last_segment_ * segment_size);
+    const int last = min(p_.voxels, last_segment() * segment_size);
     if (first < last) stage_voxels(first, last - first);
     __syncthreads();
   }
 
   // Sums of all the block's segments: sums [block_segments, target_tile, most_units, 2].
   __device__ void add_up(int target, int targets, const Sum* reference, double* partial) {
-    for (int segment = first_segment_; segment < last_segment_; ++segment) {
+    for (int segment = first_segment_; segment < last_segment(); ++segment) {
       const T* staged = segment_of(segment);
       const int first = segment * segment_size;
       for (int t = 0; t < targets; ++t) {
@@ -100,7 +98,7 @@ class UnitsBlock {
 
   __device__ void count(int target, int targets, const UnitThreshold<double>* threshold,
                         unsigned* counts) {
-    for (int segment = first_segment_; segment < last_segment_; ++segment) {
+    for (int segment = first_segment_; segment < last_segment(); ++segment) {
       const T* staged = segment_of(segment);
       for (int t = 0; t < targets; ++t) {
         const PackedRow bits =
@@ -128,8 +126,11 @@ class UnitsBlock {
   __device__ std::int64_t unit() const { return tile_.image * p_.tiles.channels + tile_.channel; }
 
  private:
+  __device__ int last_segment() const {
+    return min(p_.segments, first_segment_ + p_.block_segments);
+  }
   __device__ int voxels_of(int segment) const {
-    return min(segment_size, voxels_ - segment * segment_size);
+    return min(segment_size, p_.voxels - segment * segment_size);
   }
   __device__ void stage_voxels(int first, int n) {
     stage(p_.features, tile_.image, tile_.channel, tile_.units, first, n, staged_, p_.pitch);
@@ -145,7 +146,7 @@ class UnitsBlock {
 
   const UnitsParams<T>& p_;
   const UnitTile tile_;
-  const int voxels_, first_segment_, last_segment_;
+  const int first_segment_;
   double* const sums_;
   T* const staged_;
 };
@@ -157,7 +158,8 @@ __host__ __device__ constexpr std::int64_t shared_sums(std::int64_t block_segmen
 
 // One cluster per tile of units; without clusters, one block.
 template <class T, bool resized>
-__global__ void __launch_bounds__(threads, units_blocks<T, resized>) units_kernel(UnitsParams<T> p) {
+__global__ void __launch_bounds__(threads, units_blocks<T, resized>)
+    units_kernel(UnitsParams<T> p) {
   PROTOSEG_SHARED(double, partial, warps * most_units * 2);
   PROTOSEG_SHARED(SumOf<T>, reference, most_units);
   PROTOSEG_SHARED(UnitThreshold<double>, threshold, target_tile * most_units);
