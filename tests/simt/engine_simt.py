@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import build
 import numpy as np
+
+from simt import build
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
