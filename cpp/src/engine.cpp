@@ -12,7 +12,7 @@ namespace {
 template <class Run>
 void with_problem(const Guide& guide, const TensorView& features, const Options& options, Run run,
                   const std::vector<int>& asked = {0}) {
-  validate_features(features, *guide.state(), options);
+  validate_features(features, guide.state()->pred, options);
   if (features.dtype == DType::float64)
     run(Problem<double>(guide, features, options, asked));
   else

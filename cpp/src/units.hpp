@@ -1,35 +1,11 @@
 // A unit is a threshold: two weighted sums, one comparison per voxel, two counts.
 #pragma once
 
-#include <cmath>
-#include <limits>
 #include <vector>
 
 #include "project.hpp"
 
 namespace protoseg {
-
-// The comparison that decides f against a boundary of one channel: `above`, f > threshold;
-// otherwise f < threshold. Exact for every f of type T.
-template <class T>
-struct UnitThreshold {
-  bool anything;  // false: background everywhere (equal or undefined prototypes)
-  bool above;
-  T threshold;
-};
-
-template <class T>
-UnitThreshold<T> unit_threshold(double weight, const Boundary& boundary) {
-  if (!boundary.defined || weight == 0.0) return {false, true, T{0}};
-  const bool above = weight > 0.0;
-  const double exact = weight * boundary.threshold;
-  // f > exact is f > t for the largest T not above exact; below, mirrored.
-  T t = static_cast<T>(exact);
-  const T limit = above ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity();
-  if (above ? static_cast<double>(t) > exact : static_cast<double>(t) < exact)
-    t = std::nextafter(t, limit);
-  return {true, above, t};
-}
 
 inline void count(const Kernels& kernels, const UnitThreshold<float>& unit, StoredRow f,
                   std::int64_t n, const Reference& reference, std::int64_t offset, const Soon& soon,

@@ -4,8 +4,6 @@
 #include <cstdio>
 #include <limits>
 
-#include "guide.hpp"
-
 namespace protoseg {
 namespace {
 
@@ -103,10 +101,8 @@ void validate_guide(const TensorView& pred, const TensorView* target, const Tens
     value_error("binarize must be a threshold in [0, 1] or None, got " + number(*binarize) + ".");
 }
 
-void validate_features(const TensorView& features, const GuideState& guide,
-                       const Options& options) {
+void validate_features(const TensorView& features, const TensorView& pred, const Options& options) {
   check_array("features", "(N, C, *feature_size)", features);
-  const TensorView& pred = guide.pred;
   if (!is_floating(features.dtype))
     type_error("features must be float16, bfloat16, float32 or float64, got " +
                dtype_name(features.dtype) + "; convert them to float32 first.");
@@ -114,7 +110,7 @@ void validate_features(const TensorView& features, const GuideState& guide,
     value_error("features and pred must have the same number of spatial axes, got features of "
                 "shape " +
                 shape_text(features) + " and pred of shape " + shape_text(pred) + ".");
-  if (features.shape[0] != guide.images)
+  if (features.shape[0] != pred.shape[0])
     value_error("features and pred must hold the same number of images N, got features of shape " +
                 shape_text(features) + " and pred of shape " + shape_text(pred) + ".");
   const std::int64_t channels = features.shape[1];

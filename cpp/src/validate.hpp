@@ -14,7 +14,8 @@ std::string dtype_name(DType dtype);
 
 void validate_guide(const TensorView& pred, const TensorView* target, const TensorView* mask,
                     std::optional<double> binarize);
-void validate_features(const TensorView& features, const GuideState& guide, const Options& options);
+// pred: the guide's, whose shape features must go with.
+void validate_features(const TensorView& features, const TensorView& pred, const Options& options);
 
 [[noreturn]] void throw_pred_range(const Range& range);
 [[noreturn]] void throw_target_values();

@@ -2,6 +2,7 @@
 // compiled once per instruction set.
 #pragma once
 
+#include "protoseg/weight.hpp"
 #include "reading.hpp"
 
 namespace protoseg {
@@ -127,10 +128,9 @@ void weights(const double* pred, const double* mask, const double* scale, std::i
              T* positive, T* negative) {
   const double p_scale = scale[0], q_scale = scale[1];
   for (std::int64_t i = 0; i < n; ++i) {
-    const double p = pred[i], q = 1.0 - p;
-    const double m = mask == nullptr ? 1.0 : mask[i];
-    positive[i] = static_cast<T>(p_scale * (m * p));
-    negative[i] = static_cast<T>(q_scale * (m * q));
+    const double p = pred[i], m = mask == nullptr ? 1.0 : mask[i];
+    positive[i] = static_cast<T>(positive_weight(m, p, p_scale));
+    negative[i] = static_cast<T>(negative_weight(m, p, q_scale));
   }
 }
 

@@ -1,10 +1,10 @@
 // Where the weights of prototypes come from at a feature size: the pred, kept arrays, or a
 // computation per block; and their sums.
 #include <algorithm>
-#include <cmath>
 
 #include "guide.hpp"
 #include "parallel.hpp"
+#include "protoseg/weight.hpp"
 
 namespace protoseg {
 namespace {
@@ -12,14 +12,6 @@ namespace {
 // Same-size weights up to this many bytes are kept; larger ones are recomputed block by block, so
 // that a 512^3 volume needs no copies of its guide.
 constexpr std::int64_t kept_weight_bytes = std::int64_t{16} << 20;
-
-// The power of two that keeps weights in float's comfortable range: 1 for all ordinary guides.
-double normalising_scale(double largest) {
-  if (!(largest > 0.0) || (largest >= 0x1p-20 && largest <= 0x1p20)) return 1.0;
-  int exponent = 0;
-  std::frexp(largest, &exponent);
-  return std::ldexp(1.0, std::min(-exponent, 1023));
-}
 
 inline void add_totals(const Kernels& kernels, const float* positive, const float* negative,
                        std::int64_t n, double lane[2][lanes]) {

@@ -1,8 +1,8 @@
 // Confusion counts, and the scores made from them. A new score is one case in `score`.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
-#include <limits>
 
 #include "protoseg/dtype.hpp"
 
@@ -28,7 +28,7 @@ enum class Empty : std::int32_t { nan, monai, one, zero };
 
 [[maybe_unused]] PROTOSEG_INLINE double empty_score(bool map_empty, bool target_empty,
                                                     Empty policy) {
-  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const double nan = static_cast<double>(NAN);
   if (target_empty && policy == Empty::monai) return nan;
   if (!(map_empty && target_empty)) return 0.0;
   return policy == Empty::nan ? nan : policy == Empty::one ? 1.0 : 0.0;
@@ -38,7 +38,7 @@ enum class Empty : std::int32_t { nan, monai, one, zero };
 // recall = TP / |G|. Undefined counts score NaN. Wherever a denominator can vanish, S or G is
 // empty, and `empty` answers.
 [[maybe_unused]] PROTOSEG_INLINE double score(const Counts& counts, Score which, Empty empty) {
-  if (!counts.defined) return std::numeric_limits<double>::quiet_NaN();
+  if (!counts.defined) return static_cast<double>(NAN);
   const double tp = static_cast<double>(counts.tp);
   const double predicted = static_cast<double>(counts.predicted);
   const double actual = static_cast<double>(counts.actual);

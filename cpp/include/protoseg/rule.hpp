@@ -59,30 +59,72 @@ struct Boundary {
   return {*weight * midpoint, 2.0 * std::fabs(p.positive - p.negative), true};
 }
 
-// A group of channels; `weights` [channels] is written.
+// The comparison that decides f against a boundary of one channel: `above`, f > threshold;
+// otherwise f < threshold. Exact for every f of type T.
+template <class T>
+struct UnitThreshold {
+  bool anything;  // false: background everywhere (equal or undefined prototypes)
+  bool above;
+  T threshold;
+};
+
+PROTOSEG_INLINE float next_towards(float x, float y) { return ::nextafterf(x, y); }
+PROTOSEG_INLINE double next_towards(double x, double y) { return ::nextafter(x, y); }
+
+template <class T>
+PROTOSEG_INLINE UnitThreshold<T> unit_threshold(double weight, const Boundary& boundary) {
+  if (!boundary.defined || weight == 0.0) return {false, true, T{0}};
+  const bool above = weight > 0.0;
+  const double exact = weight * boundary.threshold;
+  // f > exact is f > t for the largest T not above exact; below, mirrored.
+  T t = static_cast<T>(exact);
+  const T limit = static_cast<T>(above ? -HUGE_VAL : HUGE_VAL);
+  if (above ? static_cast<double>(t) > exact : static_cast<double>(t) < exact)
+    t = next_towards(t, limit);
+  return {true, above, t};
+}
+
+// What a group's boundary needs to know of all its channels together. Parts add up.
+struct GroupSums {
+  double threshold = 0.0, positive_square = 0.0, negative_square = 0.0;
+  bool defined = true;
+};
+
+[[maybe_unused]] PROTOSEG_INLINE void add_channel(GroupSums* sums, const ChannelPrototypes& p) {
+  const double a = p.reference + p.positive, b = p.reference + p.negative;
+  sums->defined = sums->defined && is_defined(p);
+  sums->positive_square += a * a;
+  sums->negative_square += b * b;
+  sums->threshold += (p.positive - p.negative) * (p.reference + (p.positive + p.negative) / 2.0);
+}
+
+// A group of channels.
 //   euclidean: margin = |f - b|^2 - |f - a|^2 = 2 sum_c (a_c - b_c) (f_c - (a_c + b_c) / 2)
 //   cosine:    margin = tau (f.a/|a| - f.b/|b|) / |f|; the cosine with a zero vector is 0
+[[maybe_unused]] PROTOSEG_INLINE Boundary group_boundary(const GroupSums& sums, Metric metric,
+                                                         double temperature) {
+  if (!sums.defined || metric == Metric::euclidean) return {sums.threshold, 2.0, sums.defined};
+  return {0.0, temperature, true};
+}
+
+[[maybe_unused]] PROTOSEG_INLINE double channel_weight(const GroupSums& sums,
+                                                       const ChannelPrototypes& p, Metric metric) {
+  if (!sums.defined || metric == Metric::euclidean) return p.positive - p.negative;
+  const double a = p.reference + p.positive, b = p.reference + p.negative;
+  const double a_norm = std::sqrt(sums.positive_square);
+  const double b_norm = std::sqrt(sums.negative_square);
+  return (a_norm > 0.0 ? a / a_norm : 0.0) - (b_norm > 0.0 ? b / b_norm : 0.0);
+}
+
+// The same for channels in a row; `weights` [channels] is written.
 [[maybe_unused]] PROTOSEG_INLINE Boundary group_boundary(const ChannelPrototypes* p,
                                                          std::int64_t channels, Metric metric,
                                                          double temperature, double* weights) {
   if (channels == 1) return unit_boundary(*p, metric, temperature, weights);
-  bool defined = true;
-  double threshold = 0.0, positive_square = 0.0, negative_square = 0.0;
-  for (std::int64_t c = 0; c < channels; ++c) {
-    defined = defined && is_defined(p[c]);
-    const double a = p[c].reference + p[c].positive, b = p[c].reference + p[c].negative;
-    positive_square += a * a;
-    negative_square += b * b;
-    weights[c] = p[c].positive - p[c].negative;
-    threshold += weights[c] * (p[c].reference + (p[c].positive + p[c].negative) / 2.0);
-  }
-  if (!defined || metric == Metric::euclidean) return {threshold, 2.0, defined};
-  const double a_norm = std::sqrt(positive_square), b_norm = std::sqrt(negative_square);
-  for (std::int64_t c = 0; c < channels; ++c) {
-    const double a = p[c].reference + p[c].positive, b = p[c].reference + p[c].negative;
-    weights[c] = (a_norm > 0.0 ? a / a_norm : 0.0) - (b_norm > 0.0 ? b / b_norm : 0.0);
-  }
-  return {0.0, temperature, true};
+  GroupSums sums;
+  for (std::int64_t c = 0; c < channels; ++c) add_channel(&sums, p[c]);
+  for (std::int64_t c = 0; c < channels; ++c) weights[c] = channel_weight(sums, p[c], metric);
+  return group_boundary(sums, metric, temperature);
 }
 
 // `square` is the squared norm of the features at the voxel (cosine only).

@@ -1,0 +1,175 @@
+// The public functions of the CUDA side: validate, lay out the workspace, launch.
+#include <string>
+
+#include "check.hpp"
+#include "group_sweep.hpp"
+#include "unit_sweep.hpp"
+#include "validate.hpp"
+
+#ifndef PROTOSEG_CUDA_ARCHITECTURES  // the build says
+#define PROTOSEG_CUDA_ARCHITECTURES "unknown"
+#endif
+
+namespace protoseg {
+
+bool cuda_compiled() { return true; }
+
+bool cuda_available(std::string* reason) {
+  int driver = 0, runtime = 0, devices = 0;
+  std::string why;
+  const cudaError_t error = cudaGetDeviceCount(&devices);
+  cudaDriverGetVersion(&driver);
+  cudaRuntimeGetVersion(&runtime);
+  const auto version = [](int v) {
+    return std::to_string(v / 1000) + "." + std::to_string(v % 1000 / 10);
+  };
+  if (error == cudaErrorInsufficientDriver || driver == 0)
+    why = driver == 0 ? "no NVIDIA driver found"
+                      : "the NVIDIA driver knows CUDA up to " + version(driver) +
+                            ", this build needs " + version(runtime);
+  else if (error != cudaSuccess)
+    why = cudaGetErrorString(error);
+  else if (devices == 0)
+    why = "no CUDA device found";
+  if (error != cudaSuccess) cudaGetLastError();
+  if (reason != nullptr) *reason = why;
+  return why.empty();
+}
+
+std::string cuda_status() {
+  std::string reason;
+  const std::string compiled = "compiled for sm " PROTOSEG_CUDA_ARCHITECTURES;
+  if (cuda_available(&reason)) return compiled + ", available";
+  return compiled + ", not available: " + reason;
+}
+
+namespace cuda {
+namespace {
+
+Sizes checked(const Guide& guide, const TensorView& features, const Options& options) {
+  const GuideState& state = *guide.state();
+  check_device(state);
+  validate_features(features, state.pred_view, options);
+  return {state, features, options};
+}
+
+// Takes what a task needs between kernels, as the task itself does.
+template <class T>
+std::size_t measure(const GuideState& guide, const Sizes& sizes, Task task, const Tuning& tuning) {
+  const Device device = device_of(guide, tuning);
+  Arena arena;
+  if (task == Task::prototypes) {
+    take_unit_chunk<T>(sizes, sums_plan<T>(sizes, device), false, arena);
+  } else if (task == Task::sa_counts && sizes.group_channels == 1) {
+    const Plan plan = choose_strategy(sizes.sweep<T>(), device, tuning);
+    if (plan.strategy == Strategy::split) take_unit_chunk<T>(sizes, plan, true, arena);
+  } else {
+    take_group_chunk<T>(sizes, device, arena);
+  }
+  return arena.used();
+}
+
+std::size_t measure(const GuideState& guide, const Sizes& sizes, Task task, const Tuning& tuning) {
+  return with_type(sizes.features.dtype,
+                   [&](auto type) { return measure<decltype(type)>(guide, sizes, task, tuning); });
+}
+
+// Validates, and calls run(problem, arena) with the problem of the features' type.
+template <class Run>
+void with_problem(const Guide& guide, const TensorView& features, const Options& options,
+                  const Call& call, Task task, Run run) {
+  const Sizes sizes = checked(guide, features, options);
+  const GuideState& state = *guide.state();
+  const std::size_t bytes = measure(state, sizes, task, call.tuning);
+  if (call.workspace_bytes < bytes || (bytes > 0 && call.workspace == nullptr))
+    throw Error("the workspace must have " + std::to_string(bytes) +
+                " bytes, see workspace_bytes; got " + std::to_string(call.workspace_bytes) + ".");
+  if (reinterpret_cast<std::uintptr_t>(call.workspace) % memory_alignment != 0)
+    throw Error("the workspace must be aligned to 256 bytes.");
+  with_type(sizes.features.dtype, [&](auto type) {
+    const Problem<decltype(type)> problem(state, sizes, call);
+    Arena arena(call.workspace);
+    run(problem, arena);
+  });
+}
+
+// Counts start at zero; how many voxels count is known.
+void start_counts(const Sizes& sizes, const GuideState& guide, const CountArrays& arrays,
+                  Stream stream) {
+  const auto bytes =
+      static_cast<std::size_t>(sizes.images * sizes.groups * sizes.targets) * sizeof(std::int64_t);
+  PROTOSEG_CUDA_CHECK(cudaMemsetAsync(arrays.tp, 0, bytes, as_stream(stream)));
+  PROTOSEG_CUDA_CHECK(cudaMemsetAsync(arrays.predicted, 0, bytes, as_stream(stream)));
+  PROTOSEG_CUDA_CHECK(cudaMemcpyAsync(arrays.voxels, guide.references.voxel_count,
+                                      static_cast<std::size_t>(sizes.images) * sizeof(std::int64_t),
+                                      cudaMemcpyDeviceToDevice, as_stream(stream)));
+}
+
+void write_map(const Guide& guide, const TensorView& features, const Options& options, Task task,
+               Sink sink, void* map, const Call& call) {
+  with_problem(guide, features, options, call, task, [&](const auto& problem, Arena& arena) {
+    project_groups(problem, arena, {sink, map, {}});
+  });
+}
+
+}  // namespace
+
+std::size_t workspace_bytes(const Guide& guide, const TensorView& features, const Options& options,
+                            Task task, const Tuning& tuning) {
+  return measure(*guide.state(), checked(guide, features, options), task, tuning);
+}
+
+void Guide::prepare(const TensorView& features, const Options& options, Stream stream) const {
+  const Sizes sizes = checked(*this, features, options);
+  with_type(sizes.features.dtype, [&](auto type) {
+    Call call;
+    call.stream = stream;
+    const Problem<decltype(type)> problem(*state_, sizes, call);
+  });
+}
+
+void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
+               const CountArrays* against_target, const CountArrays* against_output,
+               const Call& call) {
+  const CountArrays* const arrays[2] = {against_target, against_output};
+  with_problem(guide, features, options, call, Task::sa_counts,
+               [&](const auto& problem, Arena& arena) {
+                 CountOutputs out;
+                 for (int which = 0; which < 2; ++which) {
+                   if (arrays[which] == nullptr) continue;
+                   start_counts(problem, problem.guide, *arrays[which], call.stream);
+                   out.tp[which] = arrays[which]->tp;
+                   out.predicted[which] = arrays[which]->predicted;
+                   out.actual[which] = arrays[which]->actual;
+                   out.defined[which] = arrays[which]->defined;
+                 }
+                 if (problem.group_channels == 1)
+                   count_units(problem, arena, out);
+                 else
+                   project_groups(problem, arena, {Sink::counts, nullptr, out});
+               });
+}
+
+void prototypes(const Guide& guide, const TensorView& features, const Options& options,
+                const PrototypeArrays& out, const Call& call) {
+  with_problem(guide, features, options, call, Task::prototypes,
+               [&](const auto& problem, Arena& arena) { compute_prototypes(problem, arena, out); });
+}
+
+void segment(const Guide& guide, const TensorView& features, const Options& options,
+             std::uint8_t* map, const Call& call) {
+  write_map(guide, features, options, Task::segment, Sink::map, map, call);
+}
+
+void probability(const Guide& guide, const TensorView& features, const Options& options,
+                 float* probability, const Call& call) {
+  write_map(guide, features, options, Task::probability, Sink::probability, probability, call);
+}
+
+void probability(const Guide& guide, const TensorView& features, const Options& options,
+                 double* probability, const Call& call) {
+  write_map(guide, features, options, Task::probability, Sink::wide_probability, probability, call);
+}
+
+}  // namespace cuda
+}  // namespace protoseg
