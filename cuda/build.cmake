@@ -9,9 +9,12 @@ endif()
 
 set(found FALSE)
 if(wanted STREQUAL "AUTO" OR wanted)
-  # Asked for before the language is enabled, which would pick one of its own.
-  if(DEFINED CMAKE_CUDA_ARCHITECTURES OR DEFINED ENV{CUDAARCHS})
-    set(chosen TRUE)
+  set(chosen TRUE)
+  if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+    # Enabling the language would otherwise put a choice of its own into the cache, which the next
+    # configuration would take for the user's.
+    set(chosen FALSE)
+    set(CMAKE_CUDA_ARCHITECTURES 75)
   endif()
   include(CheckLanguage)
   check_language(CUDA)
