@@ -70,6 +70,7 @@ class Guide:
         }
         self._kind = common_kind(arrays)
         threshold = None if binarize is None else _number("binarize", binarize)
+        self._has_target = target is not None
         exported = {name: array.exported for name, array in arrays.items()}
         self._core = _core.Guide(
             exported["pred"], exported.get("target"), exported.get("mask"), threshold
@@ -174,6 +175,21 @@ class Guide:
     def size(self) -> tuple[int, ...]:
         """The 1 to 3 spatial extents of pred, target and mask."""
         return self._core.size
+
+    @property
+    def images(self) -> int:
+        """N, the number of images."""
+        return self._core.images
+
+    @property
+    def targets(self) -> int:
+        """T, the number of targets."""
+        return self._core.targets
+
+    @property
+    def has_target(self) -> bool:
+        """Whether maps are scored against a target, or against pred > 0.5."""
+        return self._has_target
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,20 @@
+"""Whole networks: which layers there are, and how well each of them segments. Needs torch."""
+
+from __future__ import annotations
+
+from protoseg_fast.network.ability_map import SegmentationAbilityMap
+from protoseg_fast.network.layers import LayerInfo
+from protoseg_fast.network.listing import LayerList, list_layers
+from protoseg_fast.network.reshape import swin_reshape_transform, vit_reshape_transform
+from protoseg_fast.network.tracer import Tracer, trace
+
+__all__ = [
+    "LayerInfo",
+    "LayerList",
+    "SegmentationAbilityMap",
+    "Tracer",
+    "list_layers",
+    "swin_reshape_transform",
+    "trace",
+    "vit_reshape_transform",
+]
