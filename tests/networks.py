@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -183,6 +183,7 @@ def assert_scores_by_hand(
     guide: psf.Guide,
     features: Mapping[tuple[str, int], Tensor],
     groups: tuple[str, ...] = ("layer", "unit"),
+    targets: Sequence[str] = ("0", "1", "2", "3"),
 ) -> None:
     """Every row is there once, in order, and equals what the guide says of cloned features."""
     frame = table.to_pandas()
@@ -196,7 +197,7 @@ def assert_scores_by_hand(
                     row = next(rows)
                     group = "layer" if division == "layer" else g
                     assert (row.case, row.layer, row.call, row.group) == (n, layer, call, group)
-                    assert (row.target, row.reference) == (str(t), reference)
+                    assert (row.target, row.reference) == (targets[t], reference)
                     np.testing.assert_equal(row.sa, float(counts.dice[n, g, t]))
                     assert row.tp == counts.tp[n, g, t]
                     assert row.predicted == counts.predicted[n, g, t]

@@ -49,3 +49,39 @@ def test_layers_are_listed(name: str) -> None:
         assert any(info.channels for info in found)
     everything = psf.list_layers(model, image)
     assert len({info.name for info in everything}) == len(everything)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_three_lines_equal_scores_by_hand(name: str) -> None:
+    model, image = make(name)
+    label = torch.randint(0, 2, (len(image), *image.shape[2:]))
+    before = all_hooks(model)
+    table = psf.segmentation_ability_map(model, image, target=label, activation="softmax")
+    assert all_hooks(model) == before
+    assert table.references == ["target", "output"]
+    with torch.no_grad():
+        pred = first_tensor(model(image)).softmax(1)[:, 1:]
+    guide = psf.Guide(pred, (label == 1)[:, None])
+    features = cloned_features(model, image)
+    fitting = {k: f for k, f in features.items() if f.dim() == image.dim()}
+    assert_scores_by_hand(table, guide, fitting, targets=["1"])
+    assert not table.best(3).empty
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_hooks_are_given_back_after_an_exception_inside_forward(name: str) -> None:
+    model, image = make(name)
+    last = [m for m in model.modules() if isinstance(m, torch.nn.modules.conv._ConvNd)][-1]
+
+    def fail(*_: object) -> None:
+        raise KeyError("inside forward")
+
+    handle = last.register_forward_pre_hook(fail)
+    before = all_hooks(model)
+    with pytest.raises(KeyError, match="inside forward"):
+        psf.segmentation_ability_map(model, image, activation="softmax", keep="memory")
+    guide = psf.Guide(torch.rand(len(image), 1, *image.shape[2:]))
+    with pytest.raises(KeyError, match="inside forward"), psf.trace(model, guide=guide):
+        model(image)
+    assert all_hooks(model) == before
+    handle.remove()

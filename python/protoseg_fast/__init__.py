@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from protoseg_fast.network import (
         SegmentationAbilityMap,
         list_layers,
+        segmentation_ability_map,
         swin_reshape_transform,
         trace,
         vit_reshape_transform,
@@ -34,6 +35,7 @@ _LAZY = {
     "ProtoSeg": "nn",
     "SegmentationAbilityMap": "network",
     "list_layers": "network",
+    "segmentation_ability_map": "network",
     "swin_reshape_transform": "network",
     "trace": "network",
     "vit_reshape_transform": "network",
@@ -57,6 +59,7 @@ __all__ = [
     "sa_counts",
     "sa_score",
     "segment",
+    "segmentation_ability_map",
     "set_isa",
     "swin_reshape_transform",
     "trace",

@@ -6,6 +6,7 @@ from protoseg_fast.network.ability_map import SegmentationAbilityMap
 from protoseg_fast.network.layers import LayerInfo
 from protoseg_fast.network.listing import LayerList, list_layers
 from protoseg_fast.network.reshape import swin_reshape_transform, vit_reshape_transform
+from protoseg_fast.network.sweep import segmentation_ability_map
 from protoseg_fast.network.tracer import Tracer, trace
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "SegmentationAbilityMap",
     "Tracer",
     "list_layers",
+    "segmentation_ability_map",
     "swin_reshape_transform",
     "trace",
     "vit_reshape_transform",

@@ -11,7 +11,15 @@ import numpy as np
 from protoseg_fast.counts import MeanSA, mean_sa
 from protoseg_fast.network.extras import require
 from protoseg_fast.network.layers import INPUT
-from protoseg_fast.network.records import COLUMNS, OUTPUT, TARGET, WHOLE_LAYER, Record, frame_of
+from protoseg_fast.network.records import (
+    COLUMNS,
+    OUTPUT,
+    TARGET,
+    WHOLE_LAYER,
+    Record,
+    categorical,
+    frame_of,
+)
 from protoseg_fast.network.tables import LayerNames, layer_weight, match_names, union
 
 if TYPE_CHECKING:
@@ -140,7 +148,7 @@ class SegmentationAbilityMap:
             names = read.categories.tolist()
             if name == "group":
                 names = [text if text == WHOLE_LAYER else int(text) for text in names]
-            frame[name] = pd.Categorical.from_codes(read.codes, pd.Index(names, dtype=object))
+            frame[name] = categorical(pd, read.codes, names)
         return cls(frame)
 
     def __add__(self, other: SegmentationAbilityMap) -> SegmentationAbilityMap:
@@ -376,5 +384,6 @@ class SegmentationAbilityMap:
         shift = max(first - lowest, 0)
         renamed = [case + shift if isinstance(case, int) else case for case in self.cases]
         frame = self._frame.copy()
-        frame["case"] = frame["case"].cat.rename_categories(renamed)
+        pd = require("pandas", "merging")
+        frame["case"] = categorical(pd, frame["case"].cat.codes.to_numpy(), renamed)
         return frame

@@ -16,7 +16,16 @@ from protoseg_fast.network.extras import require
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["COLUMNS", "OUTPUT", "TARGET", "WHOLE_LAYER", "Record", "frame_of", "score_layer"]
+__all__ = [
+    "COLUMNS",
+    "OUTPUT",
+    "TARGET",
+    "WHOLE_LAYER",
+    "Record",
+    "categorical",
+    "frame_of",
+    "score_layer",
+]
 
 COLUMNS = (
     "case",
@@ -120,14 +129,20 @@ def frame_of(records: Sequence[Record], empty: str) -> pd.DataFrame:
         for name in COLUMNS
     }
     for name in ("case", "layer", "target", "reference", "feature_size"):
-        columns[name] = _categorical(pd, columns[name])
+        columns[name] = _in_order(pd, columns[name])
     groups = columns["group"]
     names = [WHOLE_LAYER, *range(int(groups.max(initial=-1)) + 1)]
-    columns["group"] = pd.Categorical.from_codes(groups + 1, pd.Index(names, dtype=object))
+    columns["group"] = categorical(pd, groups + 1, names)
     return pd.DataFrame(columns)
 
 
-def _categorical(pd: Any, values: NDArray[Any]) -> Any:
-    """Categories in the order they come, of Python's own types."""
+def categorical(pd: Any, codes: NDArray[Any], names: Sequence[Any]) -> Any:
+    """Return categories of Python's own types: int64 if they all are ints."""
+    numbers = bool(names) and all(isinstance(name, int) for name in names)
+    return pd.Categorical.from_codes(codes, pd.Index(names, dtype="int64" if numbers else object))
+
+
+def _in_order(pd: Any, values: NDArray[Any]) -> Any:
+    """Return values as categories in the order they come."""
     codes, names = pd.factorize(values)
-    return pd.Categorical.from_codes(codes, pd.Index(names, dtype=object))
+    return categorical(pd, codes, list(names))

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from protoseg_fast.network.records import WHOLE_LAYER
+from protoseg_fast.network.records import WHOLE_LAYER, categorical
 
 __all__ = ["LayerNames", "layer_weight", "match_names", "union"]
 
@@ -51,5 +51,4 @@ def union(pd: Any, parts: Sequence[Any], *, in_order: bool) -> Any:
         names.sort(key=lambda name: -1 if name == WHOLE_LAYER else name)
     lookup = {name: code for code, name in enumerate(names)}
     codes = [np.array([lookup[n] for n in p.categories], dtype=int)[p.codes] for p in parts]
-    index = pd.Index(names, dtype=object) if names else names
-    return pd.Categorical.from_codes(np.concatenate(codes), categories=index)
+    return categorical(pd, np.concatenate(codes), names)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
-from protoseg_fast.network.ability_map import SegmentationAbilityMap
+from protoseg_fast.network.ability_map import Mapper, SegmentationAbilityMap
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.records import WHOLE_LAYER, Record, score_layer
@@ -98,6 +98,7 @@ class Tracer:
     Attributes:
         guide: of the images of the next forward pass; may be set between passes.
         cases: names of the images of the next pass, one per image; None: numbers.
+        targets: names of the guide's targets; None: numbers.
     """
 
     def __init__(
@@ -116,16 +117,16 @@ class Tracer:
         self._hooks = LayerHooks(
             model,
             layers,
-            self._score,
+            self.score,
             unfit=self._unfit,
             output=output,
             reshape_transform=reshape_transform,
-            on_begin=self._begin,
-            on_end=self._commit,
+            on_begin=self.begin,
+            on_end=self.commit,
         )
         self._groups = check_groups(groups)
         self._options, self._empty = options, empty
-        self._targets = None if targets is None else [str(name) for name in targets]
+        self.targets = targets
         self.cases: Sequence[int | str] | None = None
         self.guide = guide
         self.reset()
@@ -158,12 +159,15 @@ class Tracer:
     ) -> None:
         self._hooks.__exit__(kind, error, traceback)
 
-    def result(self) -> SegmentationAbilityMap:
-        """Return the table of all passes so far. A pass that raised has no part in it."""
+    def result(self, mapper: Mapper | None = None) -> SegmentationAbilityMap:
+        """Return the table of all passes so far. A pass that raised has no part in it.
+
+        ``mapper`` draws the table's maps; None: it has none.
+        """
         records = list(self._records)
         if not self._hooks.failed():
             records += self._pending
-        return SegmentationAbilityMap.from_records(records, empty=self._empty)
+        return SegmentationAbilityMap.from_records(records, empty=self._empty, mapper=mapper)
 
     def reset(self) -> None:
         """Forget all passes so far; the next case is number 0."""
@@ -180,20 +184,26 @@ class Tracer:
                 f"guide must be made from torch tensors, as the features are; its pred came from "
                 f"{guide._kind.module}."
             )
-        if self._targets is not None and len(self._targets) != guide.targets:
+        if self.targets is not None and len(self.targets) != guide.targets:
             raise ValueError(
-                f"targets names {len(self._targets)} targets, but the guide has {guide.targets}."
+                f"targets names {len(self.targets)} targets, but the guide has {guide.targets}."
             )
 
-    def _begin(self) -> None:
-        self._pending = []  # of a pass that raised
+    def begin(self) -> None:
+        """Begin a pass, as the network's own hook does; what one that raised left is forgotten."""
+        self._pending = []
         self._require_guide()
 
-    def _commit(self) -> None:
+    def commit(self) -> None:
+        """End a pass, as the network's own hook does: its rows count, its cases are used up."""
         self._records += self._pending
         self._pending = []
         self._case += self._require_guide().images
         self.cases = None
+
+    def skip(self, skipped: dict[str, str]) -> None:
+        """Note layers that were left out, and why."""
+        self._hooks.skipped.update(skipped)
 
     def _require_guide(self) -> Guide:
         if self._guide is None:
@@ -210,14 +220,15 @@ class Tracer:
             f"of size {guide.size} has it; reshape_transform can make them so"
         )
 
-    def _score(self, layer: str, call: int, features: Tensor) -> None:
+    def score(self, layer: str, call: int, features: Tensor) -> None:
+        """Score one call of a layer, as its hook does: features (N, C, *feature_size)."""
         guide = self._require_guide()
         cases = range(self._case, self._case + guide.images) if self.cases is None else self.cases
         if len(cases) != guide.images:
             raise ValueError(f"cases names {len(cases)} images, but the guide has {guide.images}.")
         if not features.is_cpu:
             features = features.cpu()  # guides are on the CPU in this version
-        names = self._targets or [str(t) for t in range(guide.targets)]
+        names = [str(t) for t in self.targets or range(guide.targets)]
         for groups in self._groups:
             if isinstance(groups, int) and features.shape[1] % groups:
                 self._hooks.skipped[layer] = (
