@@ -22,6 +22,7 @@ from protoseg_fast.guide import Guide
 if TYPE_CHECKING:
     from protoseg_fast.network import (
         SegmentationAbilityMap,
+        SlidingWindow,
         list_layers,
         segmentation_ability_map,
         swin_reshape_transform,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "ProtoSeg": "nn",
     "SegmentationAbilityMap": "network",
+    "SlidingWindow": "network",
     "list_layers": "network",
     "segmentation_ability_map": "network",
     "swin_reshape_transform": "network",
@@ -49,6 +51,7 @@ __all__ = [
     "ProtoSeg",
     "Prototypes",
     "SegmentationAbilityMap",
+    "SlidingWindow",
     "available_isas",
     "build_config",
     "list_layers",

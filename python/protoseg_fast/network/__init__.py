@@ -8,11 +8,13 @@ from protoseg_fast.network.listing import LayerList, list_layers
 from protoseg_fast.network.reshape import swin_reshape_transform, vit_reshape_transform
 from protoseg_fast.network.sweep import segmentation_ability_map
 from protoseg_fast.network.tracer import Tracer, trace
+from protoseg_fast.network.windows import SlidingWindow
 
 __all__ = [
     "LayerInfo",
     "LayerList",
     "SegmentationAbilityMap",
+    "SlidingWindow",
     "Tracer",
     "list_layers",
     "segmentation_ability_map",

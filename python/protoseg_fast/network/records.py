@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protoseg_fast.counts import Counts
+from protoseg_fast.counts import Counts, Prototypes
 from protoseg_fast.guide import Groups, Guide
 from protoseg_fast.network.extras import require
 
@@ -92,12 +92,16 @@ class Record:
 
 
 def score_layer(
-    guide: Guide, features: Any, groups: Groups, options: dict[str, Any]
+    guide: Guide,
+    features: Any,
+    groups: Groups,
+    options: dict[str, Any],
+    prototypes: Prototypes | None = None,
 ) -> dict[str, Counts]:
     """Score features against every reference that the guide has, in one pass over them."""
     if not guide.has_target:
-        return {OUTPUT: guide.sa_counts(features, groups=groups, **options)}
-    both = guide.sa_counts_both(features, groups=groups, **options)
+        return {OUTPUT: guide.sa_counts(features, prototypes, groups=groups, **options)}
+    both = guide.sa_counts_both(features, prototypes, groups=groups, **options)
     return {TARGET: both.target, OUTPUT: both.output}
 
 

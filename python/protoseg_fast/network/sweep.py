@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,17 +11,14 @@ from torch import Tensor, nn
 
 from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
 from protoseg_fast.network.ability_map import SegmentationAbilityMap
-from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform, picker, plain
-from protoseg_fast.network.layers import Layers, unwrap
-from protoseg_fast.network.problems import (
-    Activation,
-    Problems,
-    Targets,
-    as_tensor,
-    probabilities,
-    problems_of,
-)
-from protoseg_fast.network.tracer import Tracer, trace
+from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform, picker
+from protoseg_fast.network.layers import Layers
+from protoseg_fast.network.mappers import ImageMapper, WindowMapper
+from protoseg_fast.network.predictor import Predictor
+from protoseg_fast.network.problems import Activation, Targets
+from protoseg_fast.network.tracer import Tracer, check_groups, trace
+from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
+from protoseg_fast.network.windows import Grid, SlidingWindow
 
 __all__ = ["segmentation_ability_map"]
 
@@ -50,6 +46,8 @@ def segmentation_ability_map(
     reshape_transform: ReshapeTransform = None,
     keep: Literal["memory"] | None = None,
     memory_budget: float = 2**31,
+    window: Any = None,
+    scope: Literal["volume", "window"] = "volume",
 ) -> SegmentationAbilityMap:
     """Score every layer and unit of a network on a batch of images.
 
@@ -58,6 +56,13 @@ def segmentation_ability_map(
     the features' size is kept. Both passes must put out the same, which random networks do not:
     call ``model.eval()`` first. With ``keep="memory"`` the network runs once, and the features of
     the chosen layers are copied until its prediction is known.
+
+    Images larger than the network's patch are run by ``window``, and scored exactly: sums over
+    windows are those of the volume, since every voxel counts in one window only, the one in which
+    its importance is largest. The prediction is blended as in MONAI's sliding-window inference.
+    With ``scope="volume"`` prototypes are those of the whole volume, and every window is run three
+    times: for the prediction, the prototypes, the counts. With ``scope="window"`` each window has
+    its own prototypes, of its own voxels, and is run twice. Only features of windows ever exist.
 
     Scores are taken against the ground truth, if given, and always against the network's own
     output, pred > 0.5. He et al. 2023, arXiv:2212.09206.
@@ -90,6 +95,10 @@ def segmentation_ability_map(
         output, reshape_transform: the same for layers; see `protoseg_fast.trace`.
         keep: "memory" to run the network once and copy features.
         memory_budget: bytes that the copies may take.
+        window: the window's extents, a `protoseg_fast.SlidingWindow`, or a MONAI
+            ``SlidingWindowInferer``; None: the network takes the image whole. ``feature_size`` is
+            then that of a window. Not together with ``guide`` and ``keep``.
+        scope: whose prototypes a window is scored with: those of the "volume", or of the "window".
 
     Returns:
         The table; see `SegmentationAbilityMap`.
@@ -114,11 +123,20 @@ def segmentation_ability_map(
     """
     if keep not in (None, "memory"):
         raise ValueError(f'keep must be None or "memory", got {keep!r}.')
+    if scope not in ("volume", "window"):
+        raise ValueError(f'scope must be "volume" or "window", got {scope!r}.')
     options = {"metric": metric, "interpolation": interpolation, "align_corners": align_corners}
     hooking = {"output": output, "reshape_transform": reshape_transform}
     tracing: dict[str, Any] = {"groups": groups, "empty": empty, **options, **hooking}
-    network = _Network(model, activation, targets, picker("prediction", prediction), binarize)
+    network = Predictor(model, activation, targets, picker("prediction", prediction))
     image = network.image(image)
+    if window is not None:
+        if guide is not None or keep is not None:
+            raise ValueError("window goes without guide and keep.")
+        grid = SlidingWindow.of(window).grid(image.shape[2:])
+        windows = _Windows(network, grid, check_groups(groups), options, hooking, scope, binarize)
+        with torch.no_grad():
+            return windows.score(image, layers, (target, mask, ignore_label), cases, empty)
     tracer = trace(model, layers, **tracing)
     tracer.cases = cases
     if guide is not None:
@@ -126,97 +144,59 @@ def segmentation_ability_map(
         tracer.guide = guide
         with torch.no_grad(), tracer:
             model(image)
-        return _result(tracer, None)
+        return _scored(tracer.result(), tracer.skipped)
     kept = _Kept(model, layers, image, memory_budget, hooking) if keep == "memory" else None
     with torch.no_grad():
         logits = network.logits(image) if kept is None else kept.run(network, image)
-        problems, tracer.guide = network.guide(logits, target, mask, ignore_label)
-        tracer.targets = problems.names
+        problems, arrays = network.references(logits, target, mask, ignore_label)
+        tracer.guide, tracer.targets = Guide(*arrays, binarize=binarize), problems.names
         if kept is not None:
             kept.score(tracer)
         else:
             with tracer:
                 network.check_agreement(logits, network.logits(image))
-    return _result(tracer, _Mapper(network, options, hooking))
+    mapper = ImageMapper(network, options, hooking, binarize)
+    return _scored(tracer.result(mapper), tracer.skipped)
 
 
 @dataclass(frozen=True)
-class _Network:
-    """A network and what its output means."""
+class _Windows:
+    """What a sweep by windows shares with the maps drawn after it."""
 
-    model: nn.Module
-    activation: Activation
-    targets: Targets
-    pick: Callable[[Any], Any]
+    network: Predictor
+    grid: Grid
+    groups: tuple[Groups, ...]
+    options: dict[str, Any]
+    hooking: dict[str, Any]
+    scope: str
     binarize: float | None
 
-    def image(self, image: Any) -> Tensor:
-        """Return the image as the tensor that the network takes."""
-        if not isinstance(image, Tensor):
-            image = as_tensor("image", image)
-            parameter = next(unwrap(self.model).parameters(), None)
-            image = image if parameter is None else image.to(parameter)
-        if not 3 <= image.dim() <= 5:
-            raise ValueError(
-                "image must be (N, C, *size) with 1 to 3 spatial axes, got shape "
-                f"{tuple(image.shape)}."
-            )
-        if self.model.training:
-            warnings.warn(
-                "model is in training mode: dropout makes it random, and batch normalisation uses "
-                "and updates this batch's statistics. Call model.eval() first.",
-                stacklevel=3,
-            )
-        return image
-
-    def logits(self, image: Tensor) -> Tensor:
-        """Run the network; its output (N, K, *size)."""
-        logits = self.pick(self.model(image))
-        tensor = isinstance(logits, Tensor)
-        if not tensor or logits.dim() != image.dim() or not logits.is_floating_point():
-            found = f"{tuple(logits.shape)} {logits.dtype}" if tensor else type(logits).__name__
-            raise ValueError(
-                f"The network must put out floating (N, K, *size) with the {image.dim()} axes of "
-                f"the image, got {found}; pick the right output with prediction=."
-            )
-        return plain(logits)
-
-    def predict(self, logits: Tensor) -> tuple[Problems, Tensor]:
-        """Return the binary problems and their probabilities (N, T, *size)."""
-        probability = probabilities(logits, self.activation)
-        softmax = self.activation == "softmax"
-        problems = problems_of(self.targets, probability.shape[1], softmax=softmax)
-        return problems, problems.pred(probability)
-
-    def guide(
-        self, logits: Tensor, target: Any, mask: Any, ignore_label: int | None
-    ) -> tuple[Problems, Guide]:
-        """Return the binary problems, and the guide made of prediction, truth and mask."""
-        problems, pred = self.predict(logits)
-        mask = None if mask is None else as_tensor("mask", mask)
-        truth = None
-        if target is not None:
-            truth, counted = problems.truth(target, pred.shape, ignore_label)
-            if counted is not None:
-                mask = counted if mask is None else counted * mask
-        return problems, Guide(pred, truth, mask, binarize=self.binarize)
-
-    @staticmethod
-    def check_agreement(first: Tensor, second: Tensor) -> None:
-        """Raise ValueError if two runs on the same image differ by more than rounding."""
-        tolerance = 8 * torch.finfo(first.dtype).eps ** 0.75
-        scale = float(first.abs().max()) if first.numel() else 0.0
-        if first.shape == second.shape and torch.allclose(
-            first, second, rtol=0, atol=tolerance * scale, equal_nan=True
-        ):
-            return
-        difference = float((first - second).abs().max()) if first.shape == second.shape else None
-        raise ValueError(
-            "The network put out something else the second time"
-            + ("" if difference is None else f" (by up to {difference:.3g})")
-            + ": its features would not belong to its prediction. Switch off dropout and other "
-            'randomness with model.eval(), or use keep="memory", which runs it once.'
+    def sweep(self, image: Tensor, layers: Layers) -> WindowSweep:
+        grid = self.grid.geometry.grid(image.shape[2:])
+        padded = grid.pad(image, image=True)
+        return WindowSweep(
+            self.network, padded, grid, layers, self.groups, self.options, self.hooking
         )
+
+    def score(
+        self,
+        image: Tensor,
+        layers: Layers,
+        reference: tuple[Any, Any, int | None],
+        cases: Sequence[int | str] | None,
+        empty: str,
+    ) -> SegmentationAbilityMap:
+        names = list(range(len(image))) if cases is None else list(cases)
+        if len(names) != len(image):
+            raise ValueError(f"cases names {len(names)} images, but there are {len(image)}.")
+        sweep = self.sweep(image, layers)
+        problems, arrays = self.network.references(sweep.predict(), *reference)
+        guide = VolumeGuide.of(sweep.grid, arrays, self.binarize)
+        prototypes = sweep.prototypes(guide) if self.scope == "volume" else None
+        records = sweep.records(guide, prototypes, names, problems.names)
+        mapper = WindowMapper(self.sweep, self.network, self.scope, self.binarize)
+        table = SegmentationAbilityMap.from_records(records, empty=empty, mapper=mapper)
+        return _scored(table, sweep.skipped)
 
 
 class _Kept:
@@ -235,7 +215,7 @@ class _Kept:
         self._images, self._rank = len(image), image.dim()
         self._hooks = LayerHooks(model, layers, self._copy, unfit=self._unfit, **hooking)
 
-    def run(self, network: _Network, image: Tensor) -> Tensor:
+    def run(self, network: Predictor, image: Tensor) -> Tensor:
         with self._hooks:
             return network.logits(image)
 
@@ -262,43 +242,8 @@ class _Kept:
         self._features.append((layer, call, features.clone()))
 
 
-@dataclass(frozen=True)
-class _Mapper:
-    """Draws what a unit segments, for `SegmentationAbilityMap.map`."""
-
-    network: _Network
-    options: dict[str, Any]
-    hooking: dict[str, Any]
-
-    def __call__(self, layer: str, unit: int | str, image: Any, target: int, call: int) -> Tensor:
-        found: list[Tensor] = []
-        with torch.no_grad():
-            image = self.network.image(image)
-            _, pred = self.network.predict(self.network.logits(image))
-            guide = Guide(pred[:, target : target + 1], binarize=self.network.binarize)
-
-            def visit(_name: str, number: int, features: Tensor) -> None:
-                if number != call:
-                    return
-                channels = features.shape[1]
-                if unit != "layer":
-                    if isinstance(unit, str) or not 0 <= unit < channels:
-                        raise ValueError(
-                            f'unit must be "layer" or a channel below {channels}, got {unit!r}.'
-                        )
-                    features = features[:, unit : unit + 1]
-                found.append(guide.segment(features.cpu(), **self.options)[:, 0, 0])
-
-            with LayerHooks(self.network.model, [layer], visit, **self.hooking):
-                self.network.model(image)
-        if not found:
-            raise ValueError(f'Layer "{layer}" has no call {call}.')
-        return found[0]
-
-
-def _result(tracer: Tracer, mapper: _Mapper | None) -> SegmentationAbilityMap:
-    result = tracer.result(mapper)
-    if not len(result):
-        reasons = [f'"{name}" {reason}' for name, reason in tracer.skipped.items()]
-        raise ValueError(f"No layer could be scored: {'; '.join(reasons) or 'none was called'}.")
-    return result
+def _scored(table: SegmentationAbilityMap, skipped: dict[str, str]) -> SegmentationAbilityMap:
+    if len(table):
+        return table
+    reasons = [f'"{name}" {reason}' for name, reason in skipped.items()]
+    raise ValueError(f"No layer could be scored: {'; '.join(reasons) or 'none was called'}.")
