@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -86,7 +88,7 @@ def monai_segresnet() -> tuple[nn.Module, Tensor]:
 
 def smp_unet() -> tuple[nn.Module, Tensor]:
     """2-D, ResNet-18 encoder, in-place ReLU called twice."""
-    declare_torchvision_operators()
+    let_torchvision_be_imported()
     smp = library("segmentation_models_pytorch")
     model = smp.Unet("resnet18", encoder_weights=None, classes=2, decoder_channels=(16,) * 5)
     return model, torch.rand(1, 3, 64, 64)
@@ -94,7 +96,7 @@ def smp_unet() -> tuple[nn.Module, Tensor]:
 
 def nnunet() -> tuple[nn.Module, Tensor]:
     """nnU-Net's PlainConvUNet, 2-D, in-place LeakyReLU."""
-    declare_torchvision_operators()
+    let_torchvision_be_imported()
     unet = library("dynamic_network_architectures.architectures.unet")
     model = unet.PlainConvUNet(
         input_channels=1, n_stages=3, features_per_stage=(4, 8, 16), conv_op=nn.Conv2d,
@@ -107,7 +109,7 @@ def nnunet() -> tuple[nn.Module, Tensor]:
 
 def torchvision_lraspp() -> tuple[nn.Module, Tensor]:
     """2-D, puts out a dictionary; in-place activations, pooled layers."""
-    declare_torchvision_operators()
+    let_torchvision_be_imported()
     segmentation = library("torchvision.models.segmentation")
     model = segmentation.lraspp_mobilenet_v3_large(
         weights=None, weights_backbone=None, num_classes=2
@@ -138,17 +140,23 @@ def make(name: str) -> tuple[nn.Module, Tensor]:
 _declared: list[Any] = []
 
 
-def declare_torchvision_operators() -> None:
-    """Let torchvision be imported beside a torch whose build its operators do not fit.
+def let_torchvision_be_imported() -> None:
+    """Help torchvision beside a torch whose build its operators do not fit, as on CI.
 
-    It registers things for operators that it has then not loaded; none is called here.
+    It registers things for operators that it has then not loaded. None is called here, so
+    declaring them is enough. torchmetrics and timm import torchvision if they find it.
     """
-    if _declared or hasattr(torch.ops.torchvision, "nms"):
+    if _declared or importlib.util.find_spec("torchvision") is None:
         return
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _declared.append(library)
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _declared.append(torch.library.Library("torchvision", "DEF"))
+        for name in ("nms", "qnms"):
+            arguments = "Tensor dets, Tensor scores, float iou_threshold"
+            _declared[0].define(f"{name}({arguments}) -> Tensor")
 
 
 def all_hooks(model: nn.Module) -> list[tuple[str, list[Any], list[Any]]]:

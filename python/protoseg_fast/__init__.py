@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from protoseg_fast.network import (
         SegmentationAbilityMap,
         SlidingWindow,
+        ablate,
         list_layers,
         segmentation_ability_map,
         swin_reshape_transform,
@@ -36,6 +37,7 @@ _LAZY = {
     "ProtoSeg": "nn",
     "SegmentationAbilityMap": "network",
     "SlidingWindow": "network",
+    "ablate": "network",
     "list_layers": "network",
     "segmentation_ability_map": "network",
     "swin_reshape_transform": "network",
@@ -52,6 +54,7 @@ __all__ = [
     "Prototypes",
     "SegmentationAbilityMap",
     "SlidingWindow",
+    "ablate",
     "available_isas",
     "build_config",
     "list_layers",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from protoseg_fast.network.ability_map import SegmentationAbilityMap
+from protoseg_fast.network.ablation import ablate
 from protoseg_fast.network.layers import LayerInfo
 from protoseg_fast.network.listing import LayerList, list_layers
 from protoseg_fast.network.reshape import swin_reshape_transform, vit_reshape_transform
@@ -16,6 +17,7 @@ __all__ = [
     "SegmentationAbilityMap",
     "SlidingWindow",
     "Tracer",
+    "ablate",
     "list_layers",
     "segmentation_ability_map",
     "swin_reshape_transform",

@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from protoseg_fast.network.layers import INPUT, Layers, select_layers, unwrap
 
-__all__ = ["LayerHooks", "Pick", "ReshapeTransform", "Visit", "first_tensor", "picker"]
+__all__ = [
+    "LayerHooks",
+    "Pick",
+    "ReshapeTransform",
+    "Visit",
+    "first_tensor",
+    "picker",
+    "plain",
+    "uncompiled",
+]
 
 #: Called with a layer's name, the number of the call within the forward pass, and its features.
 Visit: TypeAlias = Callable[[str, int, Tensor], None]
@@ -71,7 +80,7 @@ class LayerHooks:
         if self._stack is not None:
             raise RuntimeError("The hooks are in place already; enter the block once at a time.")
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_uncompiled(self.wrapped))
+            stack.enter_context(uncompiled(self.wrapped))
             model = self.model
             register = model.register_forward_pre_hook
             stack.callback(register(self._begin, with_kwargs=True).remove)
@@ -200,7 +209,7 @@ def picker(argument: str, pick: Pick) -> Callable[[Any], Any]:
 
 
 @contextlib.contextmanager
-def _uncompiled(model: nn.Module) -> Iterator[None]:
+def uncompiled(model: nn.Module) -> Iterator[None]:
     """Run compiled modules as they were written: compiled code calls no hooks added later."""
     compiled = any(
         hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
