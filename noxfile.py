@@ -51,6 +51,14 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session
+def networks(session: nox.Session) -> None:
+    """Trace the networks of other libraries, none of them left out."""
+    install(session, ".[test,libraries]")
+    environment = {"PROTOSEG_TEST_LIBRARIES": "required"}
+    session.run("pytest", "tests/test_networks.py", *session.posargs, env=environment)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format of Python and C++."""
     install(session, *tools("ruff", "clang-format"))

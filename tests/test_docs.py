@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 
 import protoseg_fast as psf
+from networks import let_torchvision_be_imported
+
+let_torchvision_be_imported()  # torchmetrics does
 
 README = Path(__file__).parents[1] / "README.md"
 MODULES = [

@@ -11,6 +11,34 @@
 namespace protoseg_python {
 namespace {
 
+// Prototypes (positive, negative) [N, T, C] that the caller gives, or none.
+class Given {
+ public:
+  using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+  Given(const py::object& pair, const protoseg::Guide& guide, const TensorView& features) {
+    if (pair.is_none()) return;
+    const auto arrays = pair.cast<std::pair<Array, Array>>();
+    for (const Array& array : {arrays.first, arrays.second})
+      if (array.ndim() != 3 || features.rank < 2 || array.shape(0) != guide.images() ||
+          array.shape(1) != guide.targets() || array.shape(2) != features.shape[1])
+        throw Error(
+            "prototypes must have shape (N, T, C) with the N and T of the guide and the C of "
+            "features.");
+    positive_ = arrays.first;
+    negative_ = arrays.second;
+    given_ = {positive_.data(), negative_.data()};
+    present_ = true;
+  }
+
+  const protoseg::GivenPrototypes* get() const { return present_ ? &given_ : nullptr; }
+
+ private:
+  Array positive_, negative_;
+  protoseg::GivenPrototypes given_{};
+  bool present_ = false;
+};
+
 // A Guide and the memory it borrows.
 class PyGuide {
  public:
@@ -30,9 +58,10 @@ class PyGuide {
 
   // Against the target and against the output, as far as asked for, of one pass over the features:
   // each (tp, predicted, actual [N, G, T]; voxels [N, 1, 1]; defined [N, G, T])
-  py::tuple sa_counts(const py::object& features, const Options& options, bool target,
-                      bool output) const {
+  py::tuple sa_counts(const py::object& features, const Options& options, bool target, bool output,
+                      const py::object& prototypes) const {
     const Borrowed array = borrow("features", features);
+    const Given given(prototypes, *guide_, array.view);
     std::vector<protoseg::Counts> counts[2];
     {
       const py::gil_scoped_release release;
@@ -40,7 +69,7 @@ class PyGuide {
       if (target) counts[0].resize(n);
       if (output) counts[1].resize(n);
       protoseg::sa_counts(*guide_, array.view, options, target ? counts[0].data() : nullptr,
-                          output ? counts[1].data() : nullptr);
+                          output ? counts[1].data() : nullptr, given.get());
     }
     py::list result;
     if (target) result.append(count_arrays(counts[0], options));
@@ -84,13 +113,15 @@ class PyGuide {
     return py::make_tuple(positive, negative, positive_weight, negative_weight);
   }
 
-  py::array segment(const py::object& features, const Options& options) const {
+  py::array segment(const py::object& features, const Options& options,
+                    const py::object& prototypes) const {
     const Borrowed array = borrow("features", features);
+    const Given given(prototypes, *guide_, array.view);
     py::array_t<bool> map(map_shape(array.view, options));
     auto* out = reinterpret_cast<std::uint8_t*>(map.mutable_data());
     {
       const py::gil_scoped_release release;
-      protoseg::segment(*guide_, array.view, options, out);
+      protoseg::segment(*guide_, array.view, options, out, given.get());
     }
     return map;
   }
@@ -207,11 +238,12 @@ PYBIND11_MODULE(_core, m) {
                     std::optional<double>>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"))
       .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("options"),
-           py::arg("target"), py::arg("output"))
+           py::arg("target"), py::arg("output"), py::arg("prototypes") = py::none())
       .def("sa_score", &PyGuide::sa_score, py::arg("features"), py::arg("options"),
            py::arg("empty"))
       .def("prototypes", &PyGuide::prototypes, py::arg("features"), py::arg("options"))
-      .def("segment", &PyGuide::segment, py::arg("features"), py::arg("options"))
+      .def("segment", &PyGuide::segment, py::arg("features"), py::arg("options"),
+           py::arg("prototypes") = py::none())
       .def("probability", &PyGuide::probability, py::arg("features"), py::arg("options"))
       .def_property_readonly("images", [](const PyGuide& g) { return g.guide().images(); })
       .def_property_readonly("targets", [](const PyGuide& g) { return g.guide().targets(); })

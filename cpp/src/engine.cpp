@@ -19,6 +19,16 @@ void with_problem(const Guide& guide, const TensorView& features, const Options&
     run(Problem<float>(guide, features, options, asked));
 }
 
+// Boundaries at the given prototypes, or at those of the features.
+template <class T>
+Boundaries boundaries_at(const Problem<T>& problem, const GivenPrototypes* given) {
+  if (given == nullptr) return make_boundaries(problem, channel_prototypes(problem));
+  std::vector<ChannelPrototypes> channels(problem.images * problem.targets * problem.channels);
+  for (std::size_t i = 0; i < channels.size(); ++i)
+    channels[i] = {0.0, given->positive[i], given->negative[i]};
+  return make_boundaries(problem, channels);
+}
+
 template <class T>
 void project(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink) {
   if (problem.same_size)
@@ -83,17 +93,17 @@ const Names<Empty>& empty_names() {
 }
 
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
-               Counts* against_target, Counts* against_output) {
+               Counts* against_target, Counts* against_output, const GivenPrototypes* given) {
   Counts* const counts[2] = {against_target, against_output};
   std::vector<int> asked;
   for (const int which : {0, 1})
     if (counts[which] != nullptr) asked.push_back(which);
   const auto run = [&](const auto& problem) {
-    if (problem.same_size && problem.group_channels == 1) {
+    if (problem.same_size && problem.group_channels == 1 && given == nullptr) {
       const auto units = count_units(problem);
       write_counts(problem, units.tally, units.boundary, counts);
     } else {
-      const Boundaries boundaries = make_boundaries(problem, channel_prototypes(problem));
+      const Boundaries boundaries = boundaries_at(problem, given);
       write_counts(problem, count(problem, boundaries), boundaries.boundary, counts);
     }
   };
@@ -117,10 +127,10 @@ void prototypes(const Guide& guide, const TensorView& features, const Options& o
 }
 
 void segment(const Guide& guide, const TensorView& features, const Options& options,
-             std::uint8_t* map) {
+             std::uint8_t* map, const GivenPrototypes* given) {
   with_problem(guide, features, options, [&](const auto& problem) {
     MapSink sink(problem, map);
-    project(problem, make_boundaries(problem, channel_prototypes(problem)), sink);
+    project(problem, boundaries_at(problem, given), sink);
   });
 }
 

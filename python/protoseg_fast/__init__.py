@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -19,7 +20,30 @@ from protoseg_fast.functional import probability, prototypes, sa_counts, sa_scor
 from protoseg_fast.guide import Guide
 
 if TYPE_CHECKING:
+    from protoseg_fast.network import (
+        SegmentationAbilityMap,
+        SlidingWindow,
+        ablate,
+        list_layers,
+        segmentation_ability_map,
+        swin_reshape_transform,
+        trace,
+        vit_reshape_transform,
+    )
     from protoseg_fast.nn import ProtoSeg
+
+# Need torch, whose import takes seconds: only those who use them pay.
+_LAZY = {
+    "ProtoSeg": "nn",
+    "SegmentationAbilityMap": "network",
+    "SlidingWindow": "network",
+    "ablate": "network",
+    "list_layers": "network",
+    "segmentation_ability_map": "network",
+    "swin_reshape_transform": "network",
+    "trace": "network",
+    "vit_reshape_transform": "network",
+}
 
 __all__ = [
     "BothCounts",
@@ -28,9 +52,13 @@ __all__ = [
     "MeanSA",
     "ProtoSeg",
     "Prototypes",
+    "SegmentationAbilityMap",
+    "SlidingWindow",
+    "ablate",
     "available_isas",
     "build_config",
     "cuda_available",
+    "list_layers",
     "mean_sa",
     "probability",
     "prototypes",
@@ -38,20 +66,21 @@ __all__ = [
     "sa_counts",
     "sa_score",
     "segment",
+    "segmentation_ability_map",
     "set_isa",
+    "swin_reshape_transform",
+    "trace",
+    "vit_reshape_transform",
 ]
 
 __version__: str = _core.__version__
 
 
 def __getattr__(name: str) -> Any:
-    # ProtoSeg needs torch, whose import takes seconds: only those who use it pay.
-    if name == "ProtoSeg":
-        from protoseg_fast.nn import ProtoSeg
-
-        return ProtoSeg
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"protoseg_fast.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "ProtoSeg"])
+    return sorted([*globals(), *_LAZY])

@@ -17,6 +17,8 @@ _CountArrays: TypeAlias = tuple[
     NDArray[np.bool_],
 ]
 
+_PrototypePair: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+
 class Options:
     def __init__(
         self,
@@ -31,7 +33,12 @@ class Options:
 class Guide:
     def __init__(self, pred: Any, target: Any, mask: Any, binarize: float | None) -> None: ...
     def sa_counts(
-        self, features: Any, options: Options, target: bool, output: bool
+        self,
+        features: Any,
+        options: Options,
+        target: bool,
+        output: bool,
+        prototypes: _PrototypePair | None = None,
     ) -> tuple[_CountArrays, ...]: ...
     def sa_score(self, features: Any, options: Options, empty: str) -> NDArray[np.float64]: ...
     def prototypes(
@@ -39,7 +46,9 @@ class Guide:
     ) -> tuple[
         NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
     ]: ...
-    def segment(self, features: Any, options: Options) -> NDArray[np.bool_]: ...
+    def segment(
+        self, features: Any, options: Options, prototypes: _PrototypePair | None = None
+    ) -> NDArray[np.bool_]: ...
     def probability(self, features: Any, options: Options) -> NDArray[np.floating[Any]]: ...
     @property
     def images(self) -> int: ...

@@ -72,6 +72,7 @@ class Guide:
         }
         self._kind = common_kind(arrays)
         threshold = None if binarize is None else _number("binarize", binarize)
+        self._has_target = target is not None
         self._core: _core.Guide | CudaGuide
         if self._kind.device != "cpu":
             self._core = CudaGuide(arrays, self._kind, threshold)
@@ -97,21 +98,28 @@ class Guide:
     def sa_counts(
         self,
         features: Any,
+        prototypes: Prototypes | None = None,
         *,
         groups: Groups = 1,
         metric: Metric = "euclidean",
         interpolation: Interpolation = "linear",
         align_corners: bool = False,
     ) -> Counts:
-        """Count voxels of map and target for every group; see `protoseg_fast.sa_counts`."""
+        """Count voxels of map and target for every group; see `protoseg_fast.sa_counts`.
+
+        ``prototypes`` draws the maps at given prototypes instead of those of these features: for
+        features that are a part of a volume, the merged ones of its parts. Raises ValueError if
+        their shape is not (N, T, C), with the guide's N and T and the features' C.
+        """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        (arrays,) = self._core.sa_counts(array.exported, options, True, False)
+        (arrays,) = self._core.sa_counts(array.exported, options, True, False, _pair(prototypes))
         return Counts._from_core(arrays, self._kind)
 
     def sa_counts_both(
         self,
         features: Any,
+        prototypes: Prototypes | None = None,
         *,
         groups: Groups = 1,
         metric: Metric = "euclidean",
@@ -120,7 +128,7 @@ class Guide:
     ) -> BothCounts:
         """Count against the target and against the network's own output, in one pass.
 
-        Arguments and errors are those of `protoseg_fast.sa_counts`.
+        Arguments and errors are those of `Guide.sa_counts`.
 
         Returns:
             BothCounts(target, output): the `Counts` that `sa_counts` returns, and those against
@@ -128,7 +136,9 @@ class Guide:
         """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        target, output = self._core.sa_counts(array.exported, options, True, True)
+        target, output = self._core.sa_counts(
+            array.exported, options, True, True, _pair(prototypes)
+        )
         return BothCounts(
             Counts._from_core(target, self._kind), Counts._from_core(output, self._kind)
         )
@@ -151,16 +161,19 @@ class Guide:
     def segment(
         self,
         features: Any,
+        prototypes: Prototypes | None = None,
         *,
         groups: Groups = 1,
         metric: Metric = "euclidean",
         interpolation: Interpolation = "linear",
         align_corners: bool = False,
     ) -> Any:
-        """Map every group's foreground; see `protoseg_fast.segment`."""
+        """Map every group's foreground; see `protoseg_fast.segment`, and `Guide.sa_counts` for
+        ``prototypes``.
+        """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        return self._kind.wrap(self._core.segment(array.exported, options))
+        return self._kind.wrap(self._core.segment(array.exported, options, _pair(prototypes)))
 
     def probability(
         self,
@@ -195,6 +208,21 @@ class Guide:
         return self._core.size
 
     @property
+    def images(self) -> int:
+        """N, the number of images."""
+        return self._core.images
+
+    @property
+    def targets(self) -> int:
+        """T, the number of targets."""
+        return self._core.targets
+
+    @property
+    def has_target(self) -> bool:
+        """Whether maps are scored against a target, or against pred > 0.5."""
+        return self._has_target
+
+    @property
     def nbytes(self) -> int:
         """Bytes kept: per voxel and target two bits, and per feature size one or two more
         (nothing of features at ``size``) besides two weights per feature voxel. More channels or
@@ -221,6 +249,16 @@ class Guide:
                 "convert one of them first."
             )
         return array
+
+
+def _pair(prototypes: Prototypes | None) -> tuple[np.ndarray, np.ndarray] | None:
+    if prototypes is None:
+        return None
+    if not isinstance(prototypes, Prototypes):
+        raise TypeError(
+            f"prototypes must be protoseg_fast.Prototypes, got {type(prototypes).__name__}."
+        )
+    return prototypes._arrays["positive"], prototypes._arrays["negative"]
 
 
 def _options(

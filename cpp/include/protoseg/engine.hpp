@@ -67,10 +67,18 @@ class Guide {
 // place. feature_size may differ from size; the features are never resized, the weights and
 // margins are.
 
+// Prototypes made elsewhere, [N, T, C] each, say of a whole volume of which the features are a
+// part. The maps are then drawn at these; NaN makes their groups undefined.
+struct GivenPrototypes {
+  const double* positive;
+  const double* negative;
+};
+
 // counts [N, G, T] of the maps against the guide's target, or against its output, pred > 0.5, in
 // one pass over the features; either may be null. A guide without a target has its output for one.
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
-               Counts* against_target, Counts* against_output = nullptr);
+               Counts* against_target, Counts* against_output = nullptr,
+               const GivenPrototypes* given = nullptr);
 
 // Weighted means and the sums of their weights; mean [N, T, C], weight [N, T].
 struct PrototypeArrays {
@@ -84,7 +92,7 @@ void prototypes(const Guide& guide, const TensorView& features, const Options& o
 
 // map [N, G, T, *size]: 1 where margin > 0
 void segment(const Guide& guide, const TensorView& features, const Options& options,
-             std::uint8_t* map);
+             std::uint8_t* map, const GivenPrototypes* given = nullptr);
 
 // probability [N, G, T, *size]: sigmoid(margin); NaN where a prototype is undefined
 void probability(const Guide& guide, const TensorView& features, const Options& options,

@@ -1,0 +1,115 @@
+"""The SA score as a MONAI metric. Needs MONAI: pip install monai."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from monai.metrics.utils import do_metric_reduction
+from torch import Tensor
+
+from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
+from protoseg_fast.network.hooks import plain
+
+__all__ = ["SegmentationAbilityMetric"]
+
+
+class SegmentationAbilityMetric(CumulativeIterationMetric):
+    """SA scores of one layer, with MONAI's interface: call, ``aggregate``, ``reset``.
+
+    He et al. 2023, arXiv:2212.09206.
+
+    Args:
+        groups: as in `protoseg_fast.sa_counts`: "layer", "unit" or a number.
+        reduction: MONAI's, over images and channels: "none", "mean", "mean_batch", ….
+        get_not_nans: whether ``aggregate`` also returns how many scores it holds.
+        metric, interpolation, align_corners: as in `protoseg_fast.sa_counts`.
+        empty: what a score of empty masks is; see `protoseg_fast.Counts.score`.
+
+    Examples:
+        >>> import torch
+        >>> metric = SegmentationAbilityMetric(groups="unit", reduction="mean_batch")
+        >>> pred = torch.rand(2, 1, 16, 16)
+        >>> metric(y_pred=pred, y=pred > 0.7, features=torch.rand(2, 8, 16, 16)).shape
+        torch.Size([2, 8])
+        >>> metric.aggregate().shape
+        torch.Size([8])
+    """
+
+    def __init__(
+        self,
+        groups: Groups = "layer",
+        reduction: str = "mean",
+        get_not_nans: bool = False,
+        *,
+        metric: Metric = "euclidean",
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+        empty: Empty = "nan",
+    ) -> None:
+        super().__init__()
+        self.groups, self.empty = groups, empty
+        self.reduction, self.get_not_nans = reduction, get_not_nans
+        self.options: dict[str, Any] = {
+            "metric": metric,
+            "interpolation": interpolation,
+            "align_corners": align_corners,
+        }
+
+    def _compute_tensor(
+        self,
+        y_pred: Tensor,
+        y: Tensor | None = None,
+        *,
+        features: Tensor,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Score a batch.
+
+        Args:
+            y_pred: (N, T, *size) probabilities.
+            y: (N, T, *size) binary ground truth; None: y_pred > 0.5.
+            features: (N, C, *feature_size).
+            mask: (N, 1, *size), the voxels that count.
+
+        Returns:
+            (N, G * T) float32, group by group.
+
+        Raises:
+            ValueError: for shapes or values that do not fit.
+        """
+        arrays = (None if x is None else plain(x).cpu() for x in (y_pred, y, mask))
+        guide = Guide(*arrays)
+        scores: Tensor = guide.sa_score(
+            plain(features).cpu(), groups=self.groups, empty=self.empty, **self.options
+        )
+        return scores.flatten(1).float()
+
+    def _compute_list(
+        self,
+        y_pred: Sequence[Tensor],
+        y: Sequence[Tensor] | None = None,
+        *,
+        features: Sequence[Tensor],
+        mask: Sequence[Tensor] | None = None,
+    ) -> Tensor:
+        """The same for lists of images (T, *size), decollated."""
+        nothing: Sequence[None] = [None] * len(y_pred)
+        images = zip(y_pred, y or nothing, features, mask or nothing, strict=True)
+        rows = []
+        for pred, truth, one, counted in images:
+            batch = [None if x is None else x[None] for x in (pred, truth, one, counted)]
+            rows.append(
+                self._compute_tensor(batch[0], batch[1], features=batch[2], mask=batch[3])  # type: ignore[arg-type]
+            )
+        return torch.cat(rows)
+
+    def aggregate(self, reduction: str | None = None) -> Any:
+        """Return the reduced scores of all calls, with ``get_not_nans`` also their number."""
+        data = self.get_buffer()
+        if not isinstance(data, Tensor):
+            raise ValueError("There is nothing to aggregate: call the metric first.")
+        reduced, count = do_metric_reduction(data.clone(), reduction or self.reduction)
+        return (reduced, count) if self.get_not_nans else reduced

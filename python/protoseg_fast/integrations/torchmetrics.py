@@ -1,0 +1,116 @@
+"""The SA score as a torchmetrics metric. Needs torchmetrics: pip install torchmetrics."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric as TorchMetric
+
+from protoseg_fast.counts import Counts
+from protoseg_fast.guide import Empty, Guide, Interpolation, Metric
+
+__all__ = ["SegmentationAbility"]
+
+
+class SegmentationAbility(TorchMetric):
+    """SA scores of one layer over a data set, batch by batch and over ranks.
+
+    States are sums, so that batches and ranks merge exactly. He et al. 2023, arXiv:2212.09206.
+
+    Args:
+        groups: groups of channels, as in `protoseg_fast.sa_counts`: 1 for the layer, its number of
+            channels for every unit. A number, since states have a fixed shape.
+        targets: T, the number of targets.
+        average: "images" averages the scores of images, NaN skipped; "voxels" is the score of the
+            counts summed over images whose prototypes are defined.
+        metric, interpolation, align_corners: as in `protoseg_fast.sa_counts`.
+        empty: what a score of empty masks is; see `protoseg_fast.Counts.score`.
+        kwargs: for `torchmetrics.Metric`.
+
+    Raises:
+        ValueError: for another average, or groups or targets below 1.
+
+    Examples:
+        >>> import torch
+        >>> metric = SegmentationAbility(groups=8)
+        >>> for _ in range(2):
+        ...     pred = torch.rand(2, 1, 16, 16)
+        ...     metric.update(torch.rand(2, 8, 16, 16), pred, pred > 0.7)
+        >>> metric.compute().shape
+        torch.Size([8, 1])
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    tp: Tensor
+    predicted: Tensor
+    actual: Tensor
+    score: Tensor
+    count: Tensor
+
+    def __init__(
+        self,
+        groups: int = 1,
+        targets: int = 1,
+        average: Literal["images", "voxels"] = "images",
+        *,
+        metric: Metric = "euclidean",
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+        empty: Empty = "nan",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if average not in ("images", "voxels"):
+            raise ValueError(f'average must be "images" or "voxels", got {average!r}.')
+        if groups < 1 or targets < 1:
+            raise ValueError(f"groups and targets must be positive, got {groups} and {targets}.")
+        self.groups, self.targets, self.average, self.empty = groups, targets, average, empty
+        self.options: dict[str, Any] = {
+            "metric": metric,
+            "interpolation": interpolation,
+            "align_corners": align_corners,
+        }
+        zeros = torch.zeros(groups, targets, dtype=torch.int64)
+        for name in ("tp", "predicted", "actual", "count"):
+            self.add_state(name, default=zeros.clone(), dist_reduce_fx="sum")
+        self.add_state("score", default=zeros.double(), dist_reduce_fx="sum")
+
+    def update(
+        self,
+        features: Tensor,
+        pred: Tensor,
+        target: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> None:
+        """Add a batch: features (N, C, *feature_size); the rest as `protoseg_fast.Guide` takes it.
+
+        Raises:
+            ValueError: for shapes or values that do not fit.
+        """
+        guide = Guide(*(None if x is None else x.cpu() for x in (pred, target, mask)))
+        if guide.targets != self.targets:
+            raise ValueError(f"pred must have {self.targets} targets, got {guide.targets}.")
+        counts = guide.sa_counts(features.detach().cpu(), groups=self.groups, **self.options)
+        scores = counts.score(empty=self.empty)
+        held = ~scores.isnan()
+        device = self.tp.device
+        self.score += scores.nan_to_num(0).sum(0).to(device)
+        self.count += held.sum(0).to(device)
+        for name in ("tp", "predicted", "actual"):
+            values = getattr(counts, name) * counts.defined
+            setattr(self, name, getattr(self, name) + values.sum(0).to(device))
+
+    def compute(self) -> Tensor:
+        """Return the scores (G, T), float64; NaN where there are none."""
+        if self.average == "images":
+            return self.score / self.count  # 0 / 0 is NaN
+        tp, predicted, actual = (x[None].cpu() for x in (self.tp, self.predicted, self.actual))
+        voxels = torch.zeros(1, 1, 1, dtype=torch.int64)
+        counts = Counts(tp, predicted, actual, voxels, (self.count > 0)[None].cpu())
+        result: Tensor = counts.score(empty=self.empty)[0]
+        return result.to(self.tp.device)

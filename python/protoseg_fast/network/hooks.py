@@ -1,0 +1,232 @@
+"""Forward hooks that lend every chosen layer's features to a function and are always given back."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from types import TracebackType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from protoseg_fast.network.layers import INPUT, Layers, select_layers, unwrap
+
+__all__ = [
+    "LayerHooks",
+    "Pick",
+    "ReshapeTransform",
+    "Visit",
+    "first_tensor",
+    "picker",
+    "plain",
+    "uncompiled",
+]
+
+#: Called with a layer's name, the number of the call within the forward pass, and its features.
+Visit: TypeAlias = Callable[[str, int, Tensor], None]
+Pick: TypeAlias = "int | str | Callable[[Any], Any] | None"
+ReshapeTransform: TypeAlias = (
+    "Callable[[Tensor], Tensor] | Mapping[Any, Callable[[Tensor], Tensor]] | None"
+)
+
+
+class LayerHooks:
+    """Within the block, what the chosen layers put out goes to ``visit``, one call at a time.
+
+    A pass begins when the network is called and ends when it returns; if it raises, it never
+    ends. Layers that are run without the network itself belong to a pass that was not begun.
+
+    Args:
+        model: the network, wrapped or not. It is run without torch.compile.
+        layers: see `protoseg_fast.list_layers`.
+        visit: given the features as a plain tensor without gradients, valid during the call only:
+            what runs next may overwrite them.
+        unfit: returns why features cannot be used, or None. Such a layer is left out and noted in
+            ``skipped``, but for one that was chosen by its name, which is an error.
+        output: see `protoseg_fast.trace`.
+        reshape_transform: see `protoseg_fast.trace`.
+        on_begin, on_end: called as a pass begins and ends.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        layers: Layers,
+        visit: Visit,
+        *,
+        unfit: Callable[[Tensor], str | None] = lambda features: None,
+        output: Pick = None,
+        reshape_transform: ReshapeTransform = None,
+        on_begin: Callable[[], None] = lambda: None,
+        on_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.wrapped = model
+        self.model = unwrap(model)
+        self.selection = select_layers(self.model, layers)
+        self.skipped: dict[str, str] = {}
+        self._visit = visit
+        self._unfit = unfit
+        self._pick = picker("output", output)
+        self._transforms = self._transforms_by_layer(reshape_transform)
+        self._on_begin, self._on_end = on_begin, on_end
+        self._calls: Counter[str] = Counter()
+        self._inside: bool | None = None  # None: the network itself was never called
+        self._stack: contextlib.ExitStack | None = None
+
+    def __enter__(self) -> LayerHooks:
+        if self._stack is not None:
+            raise RuntimeError("The hooks are in place already; enter the block once at a time.")
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(uncompiled(self.wrapped))
+            model = self.model
+            register = model.register_forward_pre_hook
+            stack.callback(register(self._begin, with_kwargs=True).remove)
+            for name, module in self.selection.modules.items():
+                stack.callback(module.register_forward_hook(self._hook(name)).remove)
+            # Last, so that a chosen layer that is the network's last is part of the pass.
+            stack.callback(model.register_forward_hook(self._end).remove)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if stack is not None:
+            stack.close()
+
+    def failed(self) -> bool:
+        """Whether the last pass that began never ended."""
+        return self._inside is True
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._calls.clear()
+        self._inside = True
+        self._on_begin()
+        if self.selection.image:
+            image = first_tensor([*args, *kwargs.values()])
+            self._lend(INPUT, image, named=True)
+
+    def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        self._inside = False
+        self._on_end()
+
+    def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
+        named = name in self.selection.exact
+
+        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+            # Gradient checkpointing runs layers again, after the pass: not a second call.
+            if self._inside is not False:
+                self._lend(name, output, named=named)
+
+        return hook
+
+    def _lend(self, name: str, output: Any, *, named: bool) -> None:
+        call = self._calls[name]
+        self._calls[name] += 1
+        with torch.no_grad():
+            found = output if name == INPUT else self._pick(output)
+            reason = "puts out no tensor"
+            if isinstance(found, Tensor):
+                features = plain(found)
+                if transform := self._transforms.get(name):
+                    features = transform(features)
+                reason = self._why_unfit(features)
+                if not reason:
+                    return self._visit(name, call, features)
+        if named:
+            raise ValueError(f'Layer "{name}" {reason}.')
+        self.skipped[name] = reason
+
+    def _why_unfit(self, features: Tensor) -> str:
+        if not features.is_floating_point():
+            return f"puts out {features.dtype}, but features must be floating"
+        return self._unfit(features) or ""
+
+    def _transforms_by_layer(
+        self, transform: ReshapeTransform
+    ) -> dict[str, Callable[[Tensor], Tensor]]:
+        if transform is None:
+            return {}
+        if not isinstance(transform, Mapping):
+            if not callable(transform):
+                raise TypeError(
+                    "reshape_transform must be a function of a tensor, or a dictionary of layers "
+                    f"and such functions, got {transform!r}."
+                )
+            return dict.fromkeys(self.selection.modules, transform)
+        found = {}
+        for layers, function in transform.items():
+            for name in select_layers(self.model, layers).modules:
+                found[name] = function
+        return found
+
+
+def plain(tensor: Tensor) -> Tensor:
+    """Return a tensor without gradients and without its subclass (MONAI's MetaTensor), uncopied."""
+    if type(tensor) is not Tensor:
+        with torch._C.DisableTorchFunctionSubclass():
+            tensor = tensor.as_subclass(Tensor)
+    return tensor.detach()
+
+
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the first tensor of a tensor, or of nested tuples, lists and dictionaries of them."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        output = list(output.values())
+    if isinstance(output, tuple | list):
+        return next((t for item in output if (t := first_tensor(item)) is not None), None)
+    return None
+
+
+def picker(argument: str, pick: Pick) -> Callable[[Any], Any]:
+    """Return the function that takes the wanted tensor from what a module puts out.
+
+    Raises:
+        TypeError: if ``pick`` is neither None, an index, a key nor a function.
+    """
+    if pick is None:
+        return first_tensor
+    if callable(pick):
+        return pick
+    if not isinstance(pick, int | str):
+        raise TypeError(f"{argument} must be an index, a key or a function, got {pick!r}.")
+
+    def item(output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return output
+        return first_tensor(output[pick])
+
+    return item
+
+
+@contextlib.contextmanager
+def uncompiled(model: nn.Module) -> Iterator[None]:
+    """Run compiled modules as they were written: compiled code calls no hooks added later."""
+    compiled = any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
+    if not compiled:
+        yield
+        return
+    if not hasattr(torch.compiler, "set_stance"):
+        raise TypeError(
+            "model is compiled, and this version of torch cannot run it uncompiled; pass the "
+            "module it was made from."
+        )
+    warnings.warn(
+        "model is compiled, and compiled code calls no hooks: while it is traced, the original "
+        "modules are run instead.",
+        stacklevel=4,
+    )
+    with torch.compiler.set_stance("force_eager"):
+        yield

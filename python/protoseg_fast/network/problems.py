@@ -1,0 +1,169 @@
+"""From what a network puts out, and a label map, to independent binary problems."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protoseg_fast.network.hooks import plain
+
+__all__ = ["Activation", "Problems", "Targets", "as_tensor", "probabilities", "problems_of"]
+
+Activation: TypeAlias = "Literal['sigmoid', 'softmax'] | Callable[[Tensor], Tensor] | None"
+Targets: TypeAlias = "Mapping[str, int | Sequence[int]] | Sequence[str | int] | None"
+
+
+@dataclass(frozen=True)
+class Problems:
+    """The T binary problems that a network solves.
+
+    Attributes:
+        names: of the targets.
+        labels: the values of a label map that each target consists of; None where each has a
+            channel of its own in the ground truth, too.
+        summed: whether a target's probability is the sum over its classes (softmax), not a channel
+            of its own (sigmoid).
+    """
+
+    names: tuple[str, ...]
+    labels: tuple[tuple[int, ...], ...] | None
+    summed: bool
+
+    def pred(self, probability: Tensor) -> Tensor:
+        """Return (N, T, *size) of the probabilities (N, K, *size) of the network's channels."""
+        if not self.summed or self.labels is None:
+            return probability
+        regions = [probability[:, list(labels)].sum(1) for labels in self.labels]
+        return torch.stack(regions, dim=1).clamp(max=1)  # sums exceed 1 by rounding
+
+    def truth(
+        self, target: Any, shape: Sequence[int], ignore_label: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the binary ground truth (N, T, *size) of a pred of that shape, and the voxels
+        (N, 1, *size) that count, None if all do.
+
+        Raises:
+            ValueError: if the target has another shape, or labels that are no integers.
+        """
+        target = as_tensor("target", target)
+        single = (shape[0], 1, *shape[2:])
+        if tuple(target.shape) == (single[0], *single[2:]):
+            target = target.unsqueeze(1)
+        if tuple(target.shape) == single and (self.labels is not None or shape[1] == 1):
+            counted = None if ignore_label is None else target != ignore_label
+            if self.labels is not None:
+                target = _members(target, self.labels)
+            elif counted is not None:
+                target = torch.where(counted, target, torch.zeros_like(target))
+            return target, counted
+        if tuple(target.shape) != tuple(shape):
+            raise ValueError(
+                f"target must be a label map of shape {(single[0], *single[2:])} or {single}, or "
+                f"binary of shape {tuple(shape)} with one channel per target "
+                f"({', '.join(self.names)}), got {tuple(target.shape)}. A label map needs "
+                "targets={name: labels} where the network has several channels and no softmax."
+            )
+        if ignore_label is not None:
+            raise ValueError("ignore_label is for label maps; give the voxels that count as mask.")
+        return target, None
+
+
+def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
+    """Find the binary problems of a network with so many channels.
+
+    Raises:
+        ValueError: for names, classes or regions that do not go with the channels.
+        TypeError: for anything else than names, classes or regions.
+    """
+    wanted = channels - 1 if softmax else channels
+    if softmax and channels < 2:
+        raise ValueError('activation="softmax" needs two channels or more; use "sigmoid" for one.')
+    if targets is None:
+        classes = range(1, channels) if softmax else range(channels)
+        names = tuple(map(str, classes))
+        return Problems(names, tuple((c,) for c in classes) if softmax else None, softmax)
+    if isinstance(targets, Mapping):
+        names, labels = tuple(map(str, targets)), tuple(map(_labels, targets.values()))
+    elif isinstance(targets, str) or not isinstance(targets, Sequence):
+        raise TypeError(
+            "targets must be a dictionary of names and labels, or a list of names or of classes, "
+            f"got {targets!r}."
+        )
+    elif softmax and all(isinstance(t, numbers.Integral) for t in targets):
+        names, labels = tuple(map(str, targets)), tuple(map(_labels, targets))
+    else:
+        if len(targets) != wanted:
+            raise ValueError(
+                f"targets must name {wanted} targets, as the network has {channels} channels"
+                f"{', one of them background' if softmax else ''}, got {list(targets)}."
+            )
+        names = tuple(map(str, targets))
+        return Problems(names, tuple((c + 1,) for c in range(wanted)) if softmax else None, softmax)
+    if not names:
+        raise ValueError("targets is empty; None means every channel.")
+    if softmax and (wrong := [c for region in labels for c in region if not 0 <= c < channels]):
+        raise ValueError(f"targets has classes {wrong}, but the network has {channels} classes.")
+    if not softmax and len(names) != channels:
+        raise ValueError(
+            f"targets must have an entry for each of the network's {channels} channels, in their "
+            f"order, with the labels that the channel stands for; got {list(names)}."
+        )
+    return Problems(names, labels, softmax)
+
+
+def probabilities(logits: Tensor, activation: Activation) -> Tensor:
+    """Apply the activation to what the network put out, in float32 or more, on the CPU."""
+    logits = plain(logits)
+    if callable(activation):
+        result = activation(logits)
+        if not isinstance(result, Tensor):
+            raise TypeError(f"activation must return a tensor, got {type(result).__name__}.")
+        return plain(result).cpu()
+    logits = logits.cpu().to(torch.promote_types(logits.dtype, torch.float32))
+    if activation == "sigmoid":
+        return logits.sigmoid()
+    if activation == "softmax":
+        return logits.softmax(1)
+    if activation is None:
+        return logits
+    raise ValueError(
+        f'activation must be "sigmoid", "softmax", None or a function, got {activation!r}.'
+    )
+
+
+def as_tensor(name: str, value: Any) -> Tensor:
+    """Return a torch tensor or NumPy array as a plain tensor on the CPU.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a torch tensor or a NumPy array, got {type(value).__name__}."
+        )
+    return plain(value).cpu()
+
+
+def _members(target: Tensor, labels: Sequence[tuple[int, ...]]) -> Tensor:
+    whole = target.round() if target.is_floating_point() else target
+    if not torch.equal(whole, target):
+        raise ValueError("target is a label map here and must hold whole numbers.")
+    whole = whole.long()
+    return torch.cat([torch.isin(whole, torch.tensor(region)) for region in labels], dim=1)
+
+
+def _labels(value: Any) -> tuple[int, ...]:
+    values = (value,) if isinstance(value, numbers.Integral) else value
+    if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+        raise TypeError(f"A target's labels must be an int or several, got {value!r}.")
+    if not all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in values):
+        raise TypeError(f"A target's labels must be an int or several, got {value!r}.")
+    return tuple(int(v) for v in values)

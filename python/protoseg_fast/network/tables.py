@@ -1,0 +1,54 @@
+"""What `SegmentationAbilityMap` does with names of layers and with categories."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from protoseg_fast.network.records import WHOLE_LAYER, categorical
+
+__all__ = ["LayerNames", "layer_weight", "match_names", "union"]
+
+#: Layers of a table: a name or a glob, a compiled pattern searched for, or several of these.
+LayerNames: TypeAlias = "str | re.Pattern[str] | Sequence[str | re.Pattern[str]]"
+
+
+def match_names(names: Sequence[str], wanted: LayerNames) -> list[str]:
+    """Return the names that are wanted: by name or glob, by pattern, or by several of these.
+
+    Raises:
+        ValueError: if one matches nothing.
+    """
+    selectors = [wanted] if isinstance(wanted, str | re.Pattern) else wanted
+    found = []
+    for selector in selectors:
+        if isinstance(selector, re.Pattern):
+            matching = [name for name in names if selector.search(name)]
+        else:
+            matching = [name for name in names if name == selector or fnmatchcase(name, selector)]
+        if not matching:
+            raise ValueError(f"The table has no layer {selector!r}; it has {', '.join(names)}.")
+        found += matching
+    return found
+
+
+def layer_weight(weights: Mapping[str, float], layer: str) -> float:
+    """Return the weight of the first name or glob that matches the layer; 1 if none does."""
+    for selector, weight in weights.items():
+        if layer == selector or fnmatchcase(layer, selector):
+            return float(weight)
+    return 1.0
+
+
+def union(pd: Any, parts: Sequence[Any], *, in_order: bool) -> Any:
+    """Join Categoricals, keeping the order of their names; groups in theirs: "layer", 0, 1, ..."""
+    names = list(dict.fromkeys(name for part in parts for name in part.categories))
+    if in_order:
+        names.sort(key=lambda name: -1 if name == WHOLE_LAYER else name)
+    lookup = {name: code for code, name in enumerate(names)}
+    codes = [np.array([lookup[n] for n in p.categories], dtype=int)[p.codes] for p in parts]
+    return categorical(pd, np.concatenate(codes), names)

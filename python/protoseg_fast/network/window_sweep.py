@@ -1,0 +1,294 @@
+"""Scoring volumes larger than the network's window: sums of windows are those of the volume.
+
+Prototypes of windows merge, and so do counts, since every voxel is weighed and counted in one
+window only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from protoseg_fast.counts import Counts, Prototypes
+from protoseg_fast.guide import Groups, Guide
+from protoseg_fast.network.hooks import LayerHooks
+from protoseg_fast.network.layers import Layers
+from protoseg_fast.network.predictor import Predictor
+from protoseg_fast.network.records import WHOLE_LAYER, Record, score_layer
+from protoseg_fast.network.windows import Grid, Slices, Window
+
+__all__ = ["VolumeGuide", "WindowSweep"]
+
+Chunk = list[tuple[int, Window]]  # number of the image, and the window
+
+
+def place(first: int | slice, slices: Slices, *, channels: bool = True) -> tuple[Any, ...]:
+    """Return the index of a box in (N, C, *size), or in (N, *size)."""
+    return (first, slice(None), *slices) if channels else (first, *slices)
+
+
+@dataclass(frozen=True)
+class VolumeGuide:
+    """Arrays of whole volumes, padded to the windows: pred, target (N, T, *), mask (N, 1, *)."""
+
+    pred: Tensor
+    target: Tensor | None
+    mask: Tensor | None
+    binarize: float | None
+
+    @classmethod
+    def of(
+        cls, grid: Grid, arrays: tuple[Tensor, Tensor | None, Tensor | None], binarize: float | None
+    ) -> VolumeGuide:
+        """Pad pred, target and mask of the size of the image, which are checked as a guide's."""
+        Guide(*arrays, binarize=binarize)
+        pred, target, mask = (None if a is None else grid.pad(a) for a in arrays)
+        assert pred is not None
+        return cls(pred, target, mask, binarize)
+
+    def part(self, chunk: Chunk) -> Guide:
+        """Return the guide of some windows, in which only their own voxels count."""
+
+        def crop(volume: Tensor) -> Tensor:
+            return torch.stack([volume[place(n, w.place)] for n, w in chunk])
+
+        roi = [s.stop - s.start for s in chunk[0][1].place]
+        mask = torch.ones(len(chunk), 1, *roi) if self.mask is None else crop(self.mask)
+        own = torch.zeros_like(mask)
+        for i, (_, window) in enumerate(chunk):
+            box = place(i, window.own)
+            own[box] = mask[box]
+        target = None if self.target is None else crop(self.target)
+        return Guide(crop(self.pred), target, own, binarize=self.binarize)
+
+
+@dataclass
+class WindowSweep:
+    """One network on one batch of padded volumes, window by window.
+
+    Attributes:
+        network, image, grid: what is run, on what (N, C, *padded), in which windows.
+        layers, hooking: see `LayerHooks`.
+        groups, options: see `protoseg_fast.trace`.
+        skipped: layers that were left out, and why.
+    """
+
+    network: Predictor
+    image: Tensor
+    grid: Grid
+    layers: Layers
+    groups: Sequence[Groups]
+    options: dict[str, Any]
+    hooking: dict[str, Any]
+    skipped: dict[str, str] = field(default_factory=dict)
+    _prints: list[Tensor] = field(default_factory=list)
+
+    def predict(self) -> Tensor:
+        """Return the blended output (N, K, *size): one forward pass of every window."""
+        importance = self.grid.geometry.importance(self.grid.roi)
+        total = torch.zeros(self.grid.padded)
+        blended: Tensor | None = None
+        for chunk in self._chunks():
+            logits = self._run(chunk).cpu().float()
+            if tuple(logits.shape[2:]) != self.grid.roi:
+                raise ValueError(
+                    f"The network must put out the size of the window {self.grid.roi}, got "
+                    f"{tuple(logits.shape[2:])}; resize it with prediction=."
+                )
+            if blended is None:
+                blended = torch.zeros(len(self.image), logits.shape[1], *self.grid.padded)
+            for (n, window), output in zip(chunk, logits, strict=True):
+                blended[place(n, window.place)] += output * importance
+                if n == 0:
+                    total[window.place] += importance
+            self._prints.append(_fingerprint(logits))
+        assert blended is not None  # a grid has a window
+        return (blended / total)[place(slice(None), self.grid.inside)]
+
+    def prototypes(self, guide: VolumeGuide) -> dict[tuple[str, int], list[Prototypes]]:
+        """Return every call's prototypes, one per image: one forward pass of every window."""
+        resize = {k: v for k, v in self.options.items() if k != "metric"}
+        found: dict[tuple[str, int], dict[int, Prototypes]] = {}
+
+        def visit(chunk: Chunk, part: Guide, layer: str, call: int, features: Tensor) -> None:
+            merged = found.setdefault((layer, call), {})
+            for i, prototypes in _split(part.prototypes(features, **resize)):
+                n = chunk[i][0]
+                merged[n] = merged[n] + prototypes if n in merged else prototypes
+
+        self._pass(guide, visit)
+        return {key: [merged[n] for n in sorted(merged)] for key, merged in found.items()}
+
+    def records(
+        self,
+        guide: VolumeGuide,
+        prototypes: dict[tuple[str, int], list[Prototypes]] | None,
+        cases: Sequence[int | str],
+        targets: Sequence[str],
+    ) -> list[Record]:
+        """Return the counts of whole volumes: one forward pass of every window.
+
+        ``prototypes`` of the volumes; None: each window has its own.
+        """
+        sums: dict[tuple[str, int, Groups], _Sum] = {}
+
+        def visit(chunk: Chunk, part: Guide, layer: str, call: int, features: Tensor) -> None:
+            given = None
+            if prototypes is not None:
+                given = _joined([prototypes[layer, call][n] for n, _ in chunk])
+            for groups in self.groups:
+                if isinstance(groups, int) and features.shape[1] % groups:
+                    self.skipped[layer] = (
+                        f"has {features.shape[1]} channels, not a multiple of groups={groups}"
+                    )
+                    continue
+                counts = score_layer(part, features, groups, self.options, given)
+                if given is None:
+                    _forgive_windows_without_guide(part, features, counts)
+                key = (layer, call, groups)
+                if key not in sums:
+                    sums[key] = _Sum(tuple(features.shape[2:]), features.shape[1])
+                sums[key].add([n for n, _ in chunk], counts)
+
+        self._pass(guide, visit)
+        return [
+            Record(
+                layer, call, groups == WHOLE_LAYER, cases, targets, total.counts(), total.size,
+                total.channels,
+            )
+            for (layer, call, groups), total in sums.items()
+        ]  # fmt: skip
+
+    def maps(
+        self,
+        guide: VolumeGuide,
+        prototypes: dict[tuple[str, int], list[Prototypes]] | None,
+        call: int,
+        pick: Callable[[Tensor], slice],
+    ) -> Tensor | None:
+        """Return what some channels of the chosen layer segment, (N, *size) bool; None if it has
+        no such call.
+        """
+        drawn = torch.zeros(len(self.image), *self.grid.padded, dtype=torch.bool)
+        seen = False
+
+        def visit(chunk: Chunk, part: Guide, layer: str, number: int, features: Tensor) -> None:
+            nonlocal seen
+            if number != call:
+                return
+            seen = True
+            channels = pick(features)
+            given = None
+            if prototypes is not None:
+                given = _joined([prototypes[layer, call][n] for n, _ in chunk], channels)
+            maps = part.segment(features[:, channels], given, **self.options)[:, 0, 0]
+            for (n, window), one in zip(chunk, maps, strict=True):
+                drawn[place(n, window.place, channels=False)][window.own] = one[window.own]
+
+        self._pass(guide, visit)
+        return drawn[place(slice(None), self.grid.inside, channels=False)] if seen else None
+
+    def _chunks(self) -> Iterator[Chunk]:
+        pairs = [(n, window) for n in range(len(self.image)) for window in self.grid.windows]
+        step = self.grid.geometry.batch_size
+        return (pairs[i : i + step] for i in range(0, len(pairs), step))
+
+    def _run(self, chunk: Chunk) -> Tensor:
+        windows = [self.image[place(n, w.place)] for n, w in chunk]
+        return self.network.logits(torch.stack(windows))
+
+    def _pass(
+        self, guide: VolumeGuide, visit: Callable[[Chunk, Guide, str, int, Tensor], None]
+    ) -> None:
+        """Run every window with hooks; its output must be that of the prediction."""
+        chunk: Chunk = []
+        part: Guide | None = None
+
+        def lend(layer: str, call: int, features: Tensor) -> None:
+            assert part is not None
+            visit(chunk, part, layer, call, features.cpu())
+
+        def unfit(features: Tensor) -> str | None:
+            if features.dim() == self.image.dim() and len(features) == len(chunk):
+                return None
+            return f"puts out shape {tuple(features.shape)} for {len(chunk)} windows"
+
+        hooks = LayerHooks(self.network.model, self.layers, lend, unfit=unfit, **self.hooking)
+        with hooks:
+            for chunk, before in zip(self._chunks(), self._prints, strict=True):
+                part = guide.part(chunk)
+                after = _fingerprint(self._run(chunk).cpu().float())
+                if not torch.allclose(before, after, rtol=1e-4, atol=1e-6, equal_nan=True):
+                    raise ValueError(
+                        "The network put out something else the second time: its features would "
+                        "not belong to its prediction. Switch off dropout and other randomness "
+                        "with model.eval()."
+                    )
+        self.skipped.update(hooks.skipped)
+
+
+class _Sum:
+    """Counts of one call of a layer, summed over the windows of each image."""
+
+    def __init__(self, size: tuple[int, ...], channels: int) -> None:
+        self.size, self.channels = size, channels
+        self._images: dict[str, dict[int, Counts]] = {}
+
+    def add(self, images: Sequence[int], counts: dict[str, Counts]) -> None:
+        for reference, batch in counts.items():
+            sums = self._images.setdefault(reference, {})
+            for i, part in _split(batch):
+                n = images[i]
+                sums[n] = sums[n] + part if n in sums else part
+
+    def counts(self) -> dict[str, Counts]:
+        return {
+            reference: _joined([sums[n] for n in sorted(sums)])
+            for reference, sums in self._images.items()
+        }
+
+
+def _split(parts: Any) -> Iterator[tuple[int, Any]]:
+    """The images of Counts or Prototypes, one by one."""
+    for i in range(len(next(iter(parts._arrays.values())))):
+        arrays = tuple(array[i : i + 1] for array in parts._arrays.values())
+        yield i, type(parts)._from_core(arrays, parts._kind)
+
+
+def _joined(parts: Sequence[Any], channels: slice | None = None) -> Any:
+    """Counts or Prototypes of several images together; of prototypes, some channels only."""
+    arrays = [np.concatenate([part._arrays[name] for part in parts]) for name in parts[0]._arrays]
+    if channels is not None:
+        arrays = [array[..., channels] if array.ndim == 3 else array for array in arrays]
+    return type(parts[0])._from_core(tuple(arrays), parts[0]._kind)
+
+
+def _forgive_windows_without_guide(
+    guide: Guide, features: Tensor, counts: dict[str, Counts]
+) -> None:
+    """A window in which nothing, or everything, is predicted has a map that is all background.
+
+    That makes no volume's score undefined; a feature that is not finite does.
+    """
+    weights = guide.prototypes(features[:, :1])
+    empty = (weights._arrays["positive_weight"] == 0) | (weights._arrays["negative_weight"] == 0)
+    if not empty.any():
+        return
+    finite = features.isfinite().flatten(2).all(2).numpy()
+    for part in counts.values():
+        defined = part._arrays["defined"]
+        n, g, _ = defined.shape
+        sound = finite.reshape(n, g, -1).min(axis=2)[:, :, None]
+        part._arrays["defined"] = defined | (empty[:, None] & sound)
+
+
+def _fingerprint(logits: Tensor) -> Tensor:
+    """A few numbers (N, 3) that two equal outputs share: mean, mean size, weighted mean."""
+    flat = logits.flatten(1).double()
+    ramp = torch.linspace(0, 1, flat.shape[1], dtype=torch.float64)
+    return torch.stack([flat.mean(1), flat.abs().mean(1), (flat * ramp).mean(1)], dim=1)
