@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -19,22 +20,31 @@ from protoseg_fast.functional import probability, prototypes, sa_counts, sa_scor
 from protoseg_fast.guide import Guide
 
 if TYPE_CHECKING:
+    from protoseg_fast.few_shot import cosine_logits, masked_average_pool
+    from protoseg_fast.losses import SALoss, sa_loss
     from protoseg_fast.nn import ProtoSeg
+    from protoseg_fast.supervision import DeepSupervision, deep_supervision
 
 __all__ = [
     "BothCounts",
     "Counts",
+    "DeepSupervision",
     "Guide",
     "MeanSA",
     "ProtoSeg",
     "Prototypes",
+    "SALoss",
     "available_isas",
     "build_config",
+    "cosine_logits",
+    "deep_supervision",
+    "masked_average_pool",
     "mean_sa",
     "probability",
     "prototypes",
     "reference",
     "sa_counts",
+    "sa_loss",
     "sa_score",
     "segment",
     "set_isa",
@@ -43,14 +53,23 @@ __all__ = [
 __version__: str = _core.__version__
 
 
-def __getattr__(name: str) -> Any:
-    # ProtoSeg needs torch, whose import takes seconds: only those who use it pay.
-    if name == "ProtoSeg":
-        from protoseg_fast.nn import ProtoSeg
+# What needs torch, whose import takes seconds: only those who use it pay.
+_WITH_TORCH = {
+    "DeepSupervision": "supervision",
+    "ProtoSeg": "nn",
+    "SALoss": "losses",
+    "cosine_logits": "few_shot",
+    "deep_supervision": "supervision",
+    "masked_average_pool": "few_shot",
+    "sa_loss": "losses",
+}
 
-        return ProtoSeg
+
+def __getattr__(name: str) -> Any:
+    if name in _WITH_TORCH:
+        return getattr(import_module(f"protoseg_fast.{_WITH_TORCH[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), "ProtoSeg"])
+    return sorted([*globals(), *_WITH_TORCH])

@@ -24,23 +24,23 @@ from protoseg_fast import _core, _formula
 from protoseg_fast._arrays import inspect
 from protoseg_fast.guide import Groups, Guide, _core_options, _group_count, _number
 
-__all__ = ["DEVICES", "margin"]
+__all__ = ["DEVICES", "OPTIONS", "core_options", "gradients_like", "margin"]
 
 DEVICES = ("cpu",)
 """Device types that the operators have kernels for."""
 
-_OPTIONS = (
+OPTIONS = (
     "SymInt groups, str metric, float temperature, str interpolation, bool align_corners, "
     "float? binarize"
 )
 torch.library.define(
     "protoseg_fast::margin",
-    f"(Tensor features, Tensor pred, Tensor? mask, {_OPTIONS}) -> (Tensor, Tensor, Tensor)",
+    f"(Tensor features, Tensor pred, Tensor? mask, {OPTIONS}) -> (Tensor, Tensor, Tensor)",
 )
 torch.library.define(
     "protoseg_fast::margin_backward",
     "(Tensor grad, Tensor features, Tensor pred, Tensor? mask, Tensor margin, Tensor prototypes, "
-    f"Tensor square, {_OPTIONS}, bool[] needed) -> (Tensor, Tensor, Tensor)",
+    f"Tensor square, {OPTIONS}, bool[] needed) -> (Tensor, Tensor, Tensor)",
 )
 
 
@@ -102,9 +102,10 @@ def _plain(tensor: Tensor) -> Tensor:
     return plain
 
 
-def _options(
+def core_options(
     groups: int, metric: str, temperature: float, interpolation: str, align_corners: bool
 ) -> _core.Options:
+    """The options of the engine, in the operators' order."""
     return _core_options(groups, metric, interpolation, align_corners, temperature)
 
 
@@ -121,7 +122,7 @@ def _margin_cpu(
     binarize: float | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     guide = Guide(pred, None, mask, binarize=binarize)
-    options = _options(groups, metric, temperature, interpolation, align_corners)
+    options = core_options(groups, metric, temperature, interpolation, align_corners)
     tape = guide._core.margin_tape(inspect("features", features).exported, options)
     values, prototypes, square = (torch.from_numpy(array) for array in tape)
     return values, prototypes, square
@@ -160,7 +161,7 @@ def _margin_backward_cpu(
     needed: list[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     guide = Guide(pred, None, mask, binarize=binarize)
-    out = _gradients_like(features, pred, mask, needed)
+    out = gradients_like(features, pred, mask, needed)
     # Flat: an array has at most five axes for the engine, and these are contiguous.
     tape = (values, prototypes, square, grad)
     margin, prototype, squares, upstream = (
@@ -172,7 +173,7 @@ def _margin_backward_cpu(
     )
     guide._core.margin_backward(
         inspect("features", features).exported,
-        _options(groups, metric, temperature, interpolation, align_corners),
+        core_options(groups, metric, temperature, interpolation, align_corners),
         margin,
         prototype,
         squares,
@@ -188,10 +189,10 @@ def _margin_backward_cpu(
 def _margin_backward_fake(
     grad: Tensor, features: Tensor, pred: Tensor, mask: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return _gradients_like(features, pred, mask, rest[-1])
+    return gradients_like(features, pred, mask, rest[-1])
 
 
-def _gradients_like(
+def gradients_like(
     features: Tensor, pred: Tensor, mask: Tensor | None, needed: list[bool]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Unwritten gradients; empty ones where none is needed."""
