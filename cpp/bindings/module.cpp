@@ -6,7 +6,7 @@
 #include "array.hpp"
 #include "cuda_guide.hpp"
 #include "options.hpp"
-#include "protoseg/engine.hpp"
+#include "protoseg/gradients.hpp"
 
 namespace protoseg_python {
 namespace {
@@ -134,6 +134,38 @@ class PyGuide {
     return write_probability(py::array_t<float>(shape), array.view, options);
   }
 
+  // (margin [N, G, T, *size]; prototypes [N, T, C, 2]; square [N, G, *size], or empty): what
+  // the backward pass needs.
+  py::tuple margin_tape(const py::object& features, const Options& options) const {
+    const Borrowed array = borrow("features", features);
+    if (array.view.dtype == DType::float64) return fill_tape<double>(array.view, options);
+    return fill_tape<float>(array.view, options);
+  }
+
+  // Writes the gradients asked for; None: not. margin and square may be anything if there is no
+  // square to need.
+  void margin_backward(const py::object& features, const Options& options, const py::object& margin,
+                       const py::object& prototypes, const py::object& square,
+                       const py::object& grad, const py::object& features_grad,
+                       const py::object& pred_grad, const py::object& mask_grad) const {
+    const Borrowed array = borrow("features", features);
+    std::optional<Borrowed> outputs[3];
+    const py::object* given[3] = {&features_grad, &pred_grad, &mask_grad};
+    protoseg::MutableView views[3];
+    for (int i = 0; i < 3; ++i) {
+      if (given[i]->is_none()) continue;
+      outputs[i] = borrow("a gradient", *given[i]);
+      static_cast<TensorView&>(views[i]) = outputs[i]->view;
+    }
+    const protoseg::Gradients out = {outputs[0] ? &views[0] : nullptr,
+                                     outputs[1] ? &views[1] : nullptr,
+                                     outputs[2] ? &views[2] : nullptr};
+    if (array.view.dtype == DType::float64)
+      backward<double>(array.view, options, margin, prototypes, square, grad, out);
+    else
+      backward<float>(array.view, options, margin, prototypes, square, grad, out);
+  }
+
   py::tuple size() const { return py::tuple(py::cast(guide_->size())); }
 
  private:
@@ -146,6 +178,65 @@ class PyGuide {
       protoseg::probability(*guide_, features, options, data);
     }
     return out;
+  }
+
+  template <class T>
+  py::tuple fill_tape(const TensorView& features, const Options& options) const {
+    const std::vector<py::ssize_t> shape = map_shape(features, options);
+    std::vector<py::ssize_t> square_shape = shape;
+    if (protoseg::needs_square(features, options) && shape.size() > 3)
+      square_shape.erase(square_shape.begin() + 2);
+    else
+      square_shape = {0};
+    py::array_t<T> margin(shape), square(square_shape);
+    py::array_t<double> prototypes(std::vector<py::ssize_t>{
+        guide_->images(), guide_->targets(), features.rank > 1 ? features.shape[1] : 0, 2});
+    const protoseg::Tape<T> tape = {margin.mutable_data(), prototypes.mutable_data(),
+                                    square.size() > 0 ? square.mutable_data() : nullptr};
+    {
+      const py::gil_scoped_release release;
+      protoseg::margin(*guide_, features, options, tape);
+    }
+    return py::make_tuple(margin, prototypes, square);
+  }
+
+  // An array of the tape: contiguous, of T and of n elements.
+  template <class T>
+  static T* tape_array(const char* name, const Borrowed& array, std::int64_t n) {
+    const TensorView& view = array.view;
+    std::int64_t elements = 1, stride = 1;
+    bool contiguous = true;
+    for (int axis = view.rank - 1; axis >= 0; --axis) {
+      contiguous = contiguous && (view.shape[axis] == 1 || view.strides[axis] == stride);
+      stride *= view.shape[axis];
+      elements *= view.shape[axis];
+    }
+    if (elements != n || !contiguous ||
+        view.dtype != (sizeof(T) == 4 ? DType::float32 : DType::float64))
+      throw Error(std::string(name) + " is not what margin_tape returned, or its like.");
+    return static_cast<T*>(const_cast<void*>(view.data));
+  }
+
+  template <class T>
+  void backward(const TensorView& features, const Options& options, const py::object& margin,
+
+                const py::object& prototypes, const py::object& square, const py::object& grad,
+                const protoseg::Gradients& out) const {
+    std::int64_t size = checked_size(features, options);
+    for (const std::int64_t extent : guide_->size()) size *= extent;
+    const bool squares = protoseg::needs_square(features, options);
+    const Borrowed arrays[4] = {
+        squares ? borrow("margin", margin) : Borrowed{}, borrow("prototypes", prototypes),
+        squares ? borrow("square", square) : Borrowed{}, borrow("grad", grad)};
+    const std::int64_t targets = guide_->targets();
+    const protoseg::Tape<T> tape = {
+        squares ? tape_array<T>("margin", arrays[0], size * targets) : nullptr,
+        tape_array<double>("prototypes", arrays[1],
+                           guide_->images() * targets * features.shape[1] * 2),
+        squares ? tape_array<T>("square", arrays[2], size) : nullptr};
+    const T* upstream = tape_array<T>("grad", arrays[3], size * targets);
+    const py::gil_scoped_release release;
+    protoseg::margin_backward(*guide_, features, options, tape, upstream, out);
   }
 
   py::tuple count_arrays(const std::vector<protoseg::Counts>& counts,
@@ -245,6 +336,10 @@ PYBIND11_MODULE(_core, m) {
       .def("segment", &PyGuide::segment, py::arg("features"), py::arg("options"),
            py::arg("prototypes") = py::none())
       .def("probability", &PyGuide::probability, py::arg("features"), py::arg("options"))
+      .def("margin_tape", &PyGuide::margin_tape, py::arg("features"), py::arg("options"))
+      .def("margin_backward", &PyGuide::margin_backward, py::arg("features"), py::arg("options"),
+           py::arg("margin"), py::arg("prototypes"), py::arg("square"), py::arg("grad"),
+           py::arg("features_grad"), py::arg("pred_grad"), py::arg("mask_grad"))
       .def_property_readonly("images", [](const PyGuide& g) { return g.guide().images(); })
       .def_property_readonly("targets", [](const PyGuide& g) { return g.guide().targets(); })
       .def_property_readonly("size", &PyGuide::size)

@@ -30,14 +30,6 @@ Boundaries boundaries_at(const Problem<T>& problem, const GivenPrototypes* given
 }
 
 template <class T>
-void project(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink) {
-  if (problem.same_size)
-    project_same_size(problem, boundaries, sink);
-  else
-    project_resized(problem, boundaries, sink);
-}
-
-template <class T>
 std::vector<Tally> count(const Problem<T>& problem, const Boundaries& boundaries) {
   if (!problem.same_size) return count_resized(problem, boundaries);
   CountSink sink(problem);

@@ -6,6 +6,7 @@
 // otherwise become everyone's copy.
 #include "kernels.hpp"
 
+#include "gradient_loops.hpp"
 #include "lanes.hpp"
 #include "protoseg/resize.hpp"
 #include "protoseg/rule.hpp"
@@ -286,6 +287,12 @@ const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
     resize_coarse,
     {count_tiles_of<8>(), count_tiles_of<16>(), count_tiles_of<32>(), count_tiles_of<64>()},
     spread,
+    combine<float>,
+    combine<double>,
+    shrink<float>,
+    shrink<double>,
+    write<float>,
+    write<double>,
     range,
     is_binary,
     pack,

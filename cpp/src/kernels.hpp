@@ -184,6 +184,17 @@ struct Kernels {
   void (*spread)(const double* x, double lower_share, double upper_share, std::int64_t n,
                  double* lower, double* upper);
 
+  // Gradients: out[v] = weight[0] rows[0][v] + ... in their order; out[v] -= factor[v] f[v]; rows
+  // of any floating dtype, written `stride` elements apart.
+  void (*combine_float)(const float* const* rows, const float* weight, std::int64_t count,
+                        std::int64_t n, float* out);
+  void (*combine_double)(const double* const* rows, const double* weight, std::int64_t count,
+                         std::int64_t n, double* out);
+  void (*shrink_float)(StoredRow f, const float* factor, std::int64_t n, float* out);
+  void (*shrink_double)(StoredRow f, const double* factor, std::int64_t n, double* out);
+  void (*write_float)(const float* x, std::int64_t n, DType, void* target, std::int64_t stride);
+  void (*write_double)(const double* x, std::int64_t n, DType, void* target, std::int64_t stride);
+
   // Validation and packing.
   void (*range)(const double* x, std::int64_t n, Range*);
   bool (*is_binary)(const double* x, std::int64_t n);

@@ -111,4 +111,28 @@ void read(const Kernels& kernels, const Plane& plane, std::int64_t first, std::i
   }
 }
 
+inline void convert_back(const Kernels& kernels, const float* x, std::int64_t n, DType dtype,
+                         void* target, std::int64_t stride) {
+  kernels.write_float(x, n, dtype, target, stride);
+}
+inline void convert_back(const Kernels& kernels, const double* x, std::int64_t n, DType dtype,
+                         void* target, std::int64_t stride) {
+  kernels.write_double(x, n, dtype, target, stride);
+}
+
+// The inverse of read, for planes of memory that may be written: rounds to the plane's dtype.
+template <class T>
+void write(const Kernels& kernels, const Plane& plane, std::int64_t first, std::int64_t n,
+           const T* x) {
+  while (n > 0) {
+    const std::int64_t left = plane.extent.n[2] - first % plane.extent.n[2];
+    const std::int64_t here = left < n ? left : n;
+    convert_back(kernels, x, here, plane.dtype, const_cast<std::byte*>(plane.at(first)),
+                 plane.stride[2]);
+    first += here;
+    x += here;
+    n -= here;
+  }
+}
+
 }  // namespace protoseg

@@ -63,6 +63,14 @@ std::vector<Tally> project_same_size(const Problem<T>& problem, const Boundaries
 template <class T>
 void project_resized(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink);
 
+template <class T>
+void project(const Problem<T>& problem, const Boundaries& boundaries, Sink& sink) {
+  if (problem.same_size)
+    project_same_size(problem, boundaries, sink);
+  else
+    project_resized(problem, boundaries, sink);
+}
+
 // Adds the tallies [tasks, n] of `parts` consecutive tasks each.
 inline std::vector<Tally> merge_tallies(const std::vector<Tally>& tallies, std::int64_t parts,
                                         std::int64_t n) {

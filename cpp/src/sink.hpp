@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "problem.hpp"
+#include "protoseg/gradients.hpp"
 #include "protoseg/rule.hpp"
 
 namespace protoseg {
@@ -108,6 +109,39 @@ class ProbabilitySink final : public Sink {
   Metric metric_;
   OutputIndex index_;
   Out* probability_;
+};
+
+// The margin for training, and the norms that its gradient needs.
+template <class T>
+class MarginSink final : public Sink {
+ public:
+  MarginSink(const Problem<T>& problem, const Tape<T>& tape)
+      : metric_(problem.options.metric), targets_(problem.targets), index_(problem), tape_(tape) {}
+  bool needs_square() const override { return metric_ == Metric::cosine; }
+  void take(const Row& row, const double* projection, const double* square,
+            const Boundary& boundary, Tally*) override {
+    T* out = tape_.margin + index_(row);
+    if (tape_.square != nullptr && row.target == 0) keep_square(row, square);
+    if (!boundary.defined) {
+      std::fill_n(out, row.n, std::numeric_limits<T>::quiet_NaN());
+      return;
+    }
+    for (std::int64_t i = 0; i < row.n; ++i)
+      out[i] = static_cast<T>(
+          margin(projection[i], square != nullptr ? square[i] : 0.0, metric_, boundary));
+  }
+
+ private:
+  void keep_square(const Row& row, const double* square) {
+    // [N, G, voxels]: the index [N, G, T, voxels] of target 0 has T planes for each of these.
+    T* out = tape_.square + (index_(row) - row.first) / targets_ + row.first;
+    for (std::int64_t i = 0; i < row.n; ++i) out[i] = static_cast<T>(square[i]);
+  }
+
+  Metric metric_;
+  std::int64_t targets_;
+  OutputIndex index_;
+  const Tape<T> tape_;
 };
 
 }  // namespace protoseg

@@ -130,6 +130,19 @@ void validate_features(const TensorView& features, const TensorView& pred, const
                 "or choose interpolation=\"linear\".");
 }
 
+void validate_gradient(const std::string& name, const TensorView& gradient,
+                       const TensorView& like) {
+  check_array("the gradient of " + name, "like " + name, gradient);
+  bool fits = gradient.rank == like.rank && is_floating(gradient.dtype);
+  for (int axis = 0; fits && axis < like.rank; ++axis)
+    fits = gradient.shape[axis] == like.shape[axis] &&
+           (gradient.strides[axis] > 0 || gradient.shape[axis] == 1);
+  if (!fits)
+    value_error("the gradient of " + name + " must be floating, of shape " + shape_text(like) +
+                " and with strides above 0, got " + dtype_name(gradient.dtype) + " of shape " +
+                shape_text(gradient) + ".");
+}
+
 void throw_pred_range(const Range& range) {
   if (range.has_nan)
     value_error("pred contains NaN; it must hold probabilities in [0, 1], such as the sigmoid or "

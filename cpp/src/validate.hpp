@@ -14,6 +14,8 @@ std::string dtype_name(DType dtype);
 
 void validate_guide(const TensorView& pred, const TensorView* target, const TensorView* mask,
                     std::optional<double> binarize);
+// A gradient of `like`: its shape, a floating dtype, every element with a place of its own.
+void validate_gradient(const std::string& name, const TensorView& gradient, const TensorView& like);
 // pred: the guide's, whose shape features must go with.
 void validate_features(const TensorView& features, const TensorView& pred, const Options& options);
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 try:
@@ -20,6 +20,8 @@ from protoseg_fast.functional import probability, prototypes, sa_counts, sa_scor
 from protoseg_fast.guide import Guide
 
 if TYPE_CHECKING:
+    from protoseg_fast.few_shot import cosine_logits, masked_average_pool
+    from protoseg_fast.losses import SALoss, sa_loss
     from protoseg_fast.network import (
         SegmentationAbilityMap,
         SlidingWindow,
@@ -31,14 +33,21 @@ if TYPE_CHECKING:
         vit_reshape_transform,
     )
     from protoseg_fast.nn import ProtoSeg
+    from protoseg_fast.supervision import DeepSupervision, deep_supervision
 
 # Need torch, whose import takes seconds: only those who use them pay.
 _LAZY = {
+    "DeepSupervision": "supervision",
     "ProtoSeg": "nn",
+    "SALoss": "losses",
     "SegmentationAbilityMap": "network",
     "SlidingWindow": "network",
     "ablate": "network",
+    "cosine_logits": "few_shot",
+    "deep_supervision": "supervision",
     "list_layers": "network",
+    "masked_average_pool": "few_shot",
+    "sa_loss": "losses",
     "segmentation_ability_map": "network",
     "swin_reshape_transform": "network",
     "trace": "network",
@@ -48,22 +57,28 @@ _LAZY = {
 __all__ = [
     "BothCounts",
     "Counts",
+    "DeepSupervision",
     "Guide",
     "MeanSA",
     "ProtoSeg",
     "Prototypes",
+    "SALoss",
     "SegmentationAbilityMap",
     "SlidingWindow",
     "ablate",
     "available_isas",
     "build_config",
+    "cosine_logits",
     "cuda_available",
+    "deep_supervision",
     "list_layers",
+    "masked_average_pool",
     "mean_sa",
     "probability",
     "prototypes",
     "reference",
     "sa_counts",
+    "sa_loss",
     "sa_score",
     "segment",
     "segmentation_ability_map",
@@ -78,7 +93,7 @@ __version__: str = _core.__version__
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        return getattr(importlib.import_module(f"protoseg_fast.{_LAZY[name]}"), name)
+        return getattr(import_module(f"protoseg_fast.{_LAZY[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

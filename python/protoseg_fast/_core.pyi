@@ -50,6 +50,21 @@ class Guide:
         self, features: Any, options: Options, prototypes: _PrototypePair | None = None
     ) -> NDArray[np.bool_]: ...
     def probability(self, features: Any, options: Options) -> NDArray[np.floating[Any]]: ...
+    def margin_tape(
+        self, features: Any, options: Options
+    ) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64], NDArray[np.floating[Any]]]: ...
+    def margin_backward(
+        self,
+        features: Any,
+        options: Options,
+        margin: Any,
+        prototypes: Any,
+        square: Any,
+        grad: Any,
+        features_grad: Any,
+        pred_grad: Any,
+        mask_grad: Any,
+    ) -> None: ...
     @property
     def images(self) -> int: ...
     @property

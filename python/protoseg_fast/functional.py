@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from protoseg_fast.counts import Counts, Prototypes
@@ -158,10 +159,28 @@ def probability(
     Arguments and errors are those of `sa_score`; ``temperature`` (> 0) multiplies the cosine
     margin.
 
+    Torch tensors: differentiable with respect to features, pred and mask if they require grad, and
+    traced by torch.compile and torch.export as the operator ``torch.ops.protoseg_fast.margin``
+    (docs/gradients.md). With ``binarize``, pred is a step and its gradient 0.
+
     Returns:
         (N, G, T, *size) float32, float64 for float64 features; NaN where a prototype is
         undefined or a feature of the group is not finite.
     """
+    if _traced_by_torch(features, pred, mask):
+        from protoseg_fast import torch_ops
+
+        return torch_ops.margin(
+            features,
+            pred,
+            mask,
+            groups=groups,
+            metric=metric,
+            temperature=temperature,
+            interpolation=interpolation,
+            align_corners=align_corners,
+            binarize=binarize,
+        ).sigmoid()
     guide = Guide(pred, None, mask, binarize=binarize)
     return guide.probability(
         features,
@@ -194,3 +213,16 @@ def prototypes(
     """
     guide = Guide(pred, None, mask, binarize=binarize)
     return guide.prototypes(features, interpolation=interpolation, align_corners=align_corners)
+
+
+def _traced_by_torch(*arrays: Any) -> bool:
+    """Tell whether torch records what is done with these tensors, for gradients or to compile."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return False
+    given = [x for x in arrays if x is not None]
+    if not all(isinstance(x, torch.Tensor) and x.is_cpu for x in given):
+        return False
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    transformed = torch._C._are_functorch_transforms_active()
+    return recorded or transformed or torch.compiler.is_compiling()

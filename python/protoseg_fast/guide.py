@@ -301,7 +301,9 @@ def _group_count(groups: Groups, features: Any) -> int:
         if groups == "layer":
             return 1
         if groups == "unit":
-            return int(features.shape[1]) if len(features.shape) > 1 else 1
+            # No int(): torch.compile traces the number of channels as a symbol.
+            count: int = features.shape[1] if len(features.shape) > 1 else 1
+            return count
         raise ValueError(f'groups must be an int, "layer" or "unit", got {groups!r}.')
     if isinstance(groups, bool) or not isinstance(groups, numbers.Integral):
         raise TypeError(f'groups must be an int, "layer" or "unit", got {groups!r}.')

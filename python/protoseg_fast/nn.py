@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from protoseg_fast import _formula, torch_ops
 from protoseg_fast._core import cuda_available
 from protoseg_fast.guide import Guide
 
@@ -18,9 +19,12 @@ class ProtoSeg(nn.Module):
 
     Averages the features under pred and under 1 - pred, and returns the two-way softmax of the
     negative squared distances to the two prototypes (He et al. 2023, arXiv:2212.09206, and their
-    published code). Without gradients, tensors of the CPU or a CUDA device go through the compiled
-    engine; with gradients, or on another device, through matrix products that hold one temporary
-    of the features' size instead of the original's ten.
+    published code). CPU tensors go through the compiled operator
+    ``torch.ops.protoseg_fast.margin``, forward and backward, which keeps nothing of the features'
+    size. CUDA tensors without gradients go through the engine; with gradients, and on other devices,
+    through matrix products that keep one temporary of that size. Works under
+    torch.compile (fullgraph), torch.export and autocast; has no parameters and an empty state_dict.
+    torch.jit.script is refused: use torch.export.
 
     Args:
         ndims: "1d", "2d" or "3d", the number of spatial axes.
@@ -46,6 +50,13 @@ class ProtoSeg(nn.Module):
         """Show the constructor's argument."""
         return f"ndims={self.ndims!r}"
 
+    def __prepare_scriptable__(self) -> None:
+        """Refuse torch.jit.script, which could not call the engine."""
+        raise RuntimeError(
+            "ProtoSeg cannot be compiled by torch.jit.script; use torch.export.export or "
+            "torch.compile, which trace it as the operator torch.ops.protoseg_fast.margin."
+        )
+
     def forward(self, xfeat: Tensor, pred: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the probabilities of background and foreground.
 
@@ -57,8 +68,10 @@ class ProtoSeg(nn.Module):
 
         Returns:
             (N, 2, *size): [:, 0] background, [:, 1] foreground, summing to 1; of the dtype that
-            torch promotes the inputs to. NaN where there is no foreground or background to
-            average. Differentiable with respect to every floating input.
+            torch promotes the inputs to (float32 for 16-bit ones under autocast), always computed
+            in float32 or float64. NaN where there is no foreground or background to average.
+            Differentiable with respect to every floating input; second derivatives go through
+            plain torch operations.
 
         Raises:
             ValueError: for shapes that do not fit, or pred outside [0, 1] (checked on the CPU
@@ -71,16 +84,17 @@ class ProtoSeg(nn.Module):
             dtype = torch.promote_types(dtype, mask.dtype)
         inputs = [xfeat, pred] if mask is None else [xfeat, pred, mask]
         needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        through_engine = not needs_grad and dtype == xfeat.dtype
-        guide = None
-        if not torch.compiler.is_compiling() and (
-            xfeat.is_cpu or (xfeat.is_cuda and through_engine and cuda_available())
-        ):
-            guide = Guide(pred, None, mask)  # validates values as well, on the CPU at once
-        if guide is not None and through_engine:
-            foreground = guide.probability(xfeat)[:, 0].to(dtype)
+        on_device = xfeat.is_cuda and not torch.compiler.is_compiling() and cuda_available()
+        if on_device and not needs_grad and dtype == xfeat.dtype:
+            foreground = Guide(pred, None, mask).probability(xfeat)[:, 0].to(dtype)
             return torch.cat([1 - foreground, foreground], dim=1)
-        return _two_way_softmax(xfeat, pred, mask, dtype)
+        if dtype == torch.float64:
+            xfeat = xfeat.double()
+        elif torch.is_autocast_enabled(xfeat.device.type):
+            dtype = torch.float32
+        margin = _margin(xfeat, pred, mask)[:, 0]
+        # Not 1 - sigmoid: the logarithm of a small background probability must stay finite.
+        return torch.cat([-margin, margin], dim=1).sigmoid().to(dtype)
 
     def _check(self, xfeat: Tensor, pred: Tensor, mask: Tensor | None) -> None:
         given = {"xfeat": xfeat, "pred": pred} | ({} if mask is None else {"mask": mask})
@@ -111,25 +125,8 @@ class ProtoSeg(nn.Module):
                 )
 
 
-def _two_way_softmax(
-    xfeat: Tensor, pred: Tensor, mask: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """The same in plain torch operations, for autograd.
-
-    margin = 2 f.(a - b) - (|a|² - |b|²) does not change when a constant is taken off a channel.
-    Its mean is: sums over voxels, here and in the gradients, then have nothing large to cancel.
-    """
-    size = xfeat.shape[2:]
-    compute = torch.promote_types(dtype, torch.float32)
-    x = xfeat.flatten(2).to(compute)
-    x = x - x.detach().mean(dim=2, keepdim=True)
-    p = pred.flatten(2).to(compute)
-    m = None if mask is None else mask.flatten(2).to(compute)
-    weights = torch.cat([p, 1 - p], dim=1) * (1 if m is None else m)
-    total = weights.sum(dim=2, keepdim=True)
-    prototypes = weights @ x.transpose(1, 2) / total  # (N, 2, C): positive, negative
-    normal = prototypes[:, :1] - prototypes[:, 1:]
-    squares = prototypes.square().sum(dim=2, keepdim=True)
-    margin = 2 * (normal @ x) - (squares[:, :1] - squares[:, 1:])
-    both = torch.cat([-margin, margin], dim=1)
-    return torch.sigmoid(both).to(dtype).unflatten(2, size)
+def _margin(xfeat: Tensor, pred: Tensor, mask: Tensor | None) -> Tensor:
+    if xfeat.device.type in torch_ops.DEVICES:
+        return torch_ops.margin(xfeat, pred, mask)
+    with torch.autocast(xfeat.device.type, enabled=False):
+        return _formula.margin(xfeat, pred, mask, 1, "euclidean", 1.0, "linear", False, None)

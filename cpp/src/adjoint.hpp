@@ -1,0 +1,139 @@
+// The adjoint of resizing: maps at `size` become maps at `feature_size`, so that
+// sum_x W(x) (U f)(x) = sum_k (U^T W)(k) f(k) and no channel is ever resized for its sums.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "guide.hpp"
+#include "parallel.hpp"
+#include "taps.hpp"
+
+namespace protoseg {
+
+// U^T of some maps of one plane, for a range of feature slices. One per thread.
+//
+// Axes are reduced one after the other, the last one last: rows are added whole, and only what is
+// left is small. Each feature slice adds up the output slices that read it in their order, whoever
+// computes it, so that the bits do not depend on how slices are dealt out to threads.
+//
+// Rows: rows(plane, first, n, out, pitch) writes voxels [first, first + n) of every map at `size`,
+// `pitch` apart.
+template <class Rows>
+class SliceAdjoint {
+ public:
+  SliceAdjoint(const Kernels& kernels, const Extent& to, const AxisTaps taps[3], const Extent& from,
+               std::int64_t maps, Rows rows)
+      : kernels_(kernels),
+        taps_(taps),
+        from_(from),
+        rows_of_slice_(to.n[1]),
+        row_(to.n[2]),
+        slice_(from.n[1] * row_),
+        maps_(maps),
+        rows_(std::move(rows)),
+        values_(make_buffer<double>(maps * row_)),
+        reduced_(make_buffer<double>(maps * slice_)),
+        out_(make_buffer<double>(from.n[2])) {}
+
+  // emit(map, first, n, values): n = from.x voxels of U^T of a map, from `first` on, for feature
+  // slices [begin, end).
+  template <class Emit>
+  void operator()(std::int64_t plane, std::int64_t begin, std::int64_t end, Emit emit) {
+    const std::vector<double>& weight = taps_[0].weight;
+    const auto &lower = taps_[0].lower, &upper = taps_[0].upper;
+    sums_.assign(maps_ * (end - begin) * slice_, 0.0);
+    unused_.resize(slice_);
+    const auto first = std::lower_bound(upper.begin(), upper.end(), begin) - upper.begin();
+    const auto last = std::upper_bound(lower.begin(), lower.end(), end - 1) - lower.begin();
+    for (std::int64_t o = first; o < last; ++o) {
+      reduce_rows(plane, o);
+      for (std::int64_t map = 0; map < maps_; ++map) {
+        double* sums = sums_.data() + map * (end - begin) * slice_;
+        const auto at = [&](std::int64_t k) {
+          return k >= begin && k < end ? sums + (k - begin) * slice_ : unused_.data();
+        };
+        kernels_.spread(reduced_.get() + map * slice_, 1.0 - weight[o], weight[o], slice_,
+                        at(lower[o]), at(upper[o]));
+      }
+    }
+    const std::int64_t rows = (end - begin) * from_.n[1];
+    for (std::int64_t map = 0; map < maps_; ++map)
+      for (std::int64_t row = 0; row < rows; ++row) {
+        reduce_columns(sums_.data() + (map * rows + row) * row_);
+        emit(map, (begin * from_.n[1] + row) * from_.n[2], from_.n[2], out_.get());
+      }
+  }
+
+ private:
+  // The maps of an output slice, reduced along y.
+  void reduce_rows(std::int64_t plane, std::int64_t slice) {
+    const AxisTaps& taps = taps_[1];
+    const bool whole = rows_of_slice_ == 1 && from_.n[1] == 1;
+    if (whole) {
+      rows_(plane, slice * row_, row_, reduced_.get(), slice_);
+      return;
+    }
+    std::fill_n(reduced_.get(), maps_ * slice_, 0.0);
+    for (std::int64_t j = 0; j < rows_of_slice_; ++j) {
+      rows_(plane, (slice * rows_of_slice_ + j) * row_, row_, values_.get(), row_);
+      for (std::int64_t map = 0; map < maps_; ++map) {
+        double* sums = reduced_.get() + map * slice_;
+        kernels_.spread(values_.get() + map * row_, 1.0 - taps.weight[j], taps.weight[j], row_,
+                        sums + taps.lower[j] * row_, sums + taps.upper[j] * row_);
+      }
+    }
+  }
+
+  // values [to.x] -> out_ [from.x]
+  void reduce_columns(const double* values) {
+    const AxisTaps& taps = taps_[2];
+    std::fill_n(out_.get(), from_.n[2], 0.0);
+    for (std::int64_t i = 0; i < row_; ++i) {
+      out_[taps.lower[i]] += (1.0 - taps.weight[i]) * values[i];
+      out_[taps.upper[i]] += taps.weight[i] * values[i];
+    }
+  }
+
+  const Kernels& kernels_;
+  const AxisTaps* taps_;
+  const Extent from_;
+  const std::int64_t rows_of_slice_;  // output rows of a slice
+  const std::int64_t row_;            // outputs of a row
+  const std::int64_t slice_;          // of a slice reduced along y: [from.y, to.x]
+  const std::int64_t maps_;
+  Rows rows_;
+  Buffer<double> values_, reduced_, out_;
+  std::vector<double> sums_;    // [maps, slices, slice]
+  std::vector<double> unused_;  // [slice]: what belongs to slices of other ranges
+};
+
+// U^T of `maps` maps of each of `planes` planes. make_rows() is called once per thread and returns
+// Rows; emit(plane, map, first, n, values) takes the results and is called from any thread.
+template <class MakeRows, class Emit>
+void adjoint_maps(const Kernels& kernels, const Resize& resize, const Extent& to,
+                  std::int64_t planes, std::int64_t maps, MakeRows make_rows, Emit emit) {
+  const Extent& from = resize.from;
+  AxisTaps taps[3];
+  for (int slot = 0; slot < 3; ++slot) taps[slot] = axis_taps(resize, to, slot);
+  // Ranges read the output slices at their ends twice: long ones, but not past the cache.
+  const std::int64_t slice_bytes = 8 * maps * from.n[1] * to.n[2];
+  const std::int64_t longest = std::max<std::int64_t>(1, (std::int64_t{1} << 20) / slice_bytes);
+  const std::int64_t wanted = std::max<std::int64_t>(1, 2 * max_threads() / planes);
+  const std::int64_t dealt = (from.n[0] + wanted - 1) / wanted;
+  const std::int64_t length = std::min(longest, dealt);
+  const std::int64_t ranges = (from.n[0] + length - 1) / length;
+  parallel_for(planes * ranges, 2 * maps * to.voxels() / ranges + 1, [&] {
+    return [&, adjoint = SliceAdjoint(kernels, to, taps, from, maps, make_rows())](
+               std::int64_t task) mutable {
+      const std::int64_t plane = task / ranges, begin = task % ranges * length;
+      adjoint(plane, begin, std::min(from.n[0], begin + length),
+              [&](std::int64_t map, std::int64_t first, std::int64_t n, const double* values) {
+                emit(plane, map, first, n, values);
+              });
+    };
+  });
+}
+
+}  // namespace protoseg

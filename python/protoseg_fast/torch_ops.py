@@ -1,0 +1,250 @@
+"""PyTorch operators: the engine under autograd, torch.compile and torch.export. Imports torch.
+
+``torch.ops.protoseg_fast.margin`` and its backward are registered for the CPU in plain Python; they
+call the compiled engine over DLPack. To add a device, register its kernels for the two operators
+with ``torch.library.impl`` and name it in `DEVICES`.
+
+Autocast: the operators take features of every floating dtype as they are and accumulate float16 and
+bfloat16 in float32, so no autocast rule casts anything, and the margin is always float32 (float64
+for float64 features).
+
+Second derivatives go through `_formula`, plain torch operations, so backward operators have no
+autograd formula of their own. So does everything under transforms of torch.func (grad, vmap, ...),
+which do not support operators with an autograd formula.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from protoseg_fast import _core, _formula
+from protoseg_fast._arrays import inspect
+from protoseg_fast.guide import Groups, Guide, _core_options, _group_count, _number
+
+__all__ = ["DEVICES", "OPTIONS", "core_options", "gradients_like", "margin"]
+
+DEVICES = ("cpu",)
+"""Device types that the operators have kernels for."""
+
+OPTIONS = (
+    "SymInt groups, str metric, float temperature, str interpolation, bool align_corners, "
+    "float? binarize"
+)
+torch.library.define(
+    "protoseg_fast::margin",
+    f"(Tensor features, Tensor pred, Tensor? mask, {OPTIONS}) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "protoseg_fast::margin_backward",
+    "(Tensor grad, Tensor features, Tensor pred, Tensor? mask, Tensor margin, Tensor prototypes, "
+    f"Tensor square, {OPTIONS}, bool[] needed) -> (Tensor, Tensor, Tensor)",
+)
+
+
+def margin(
+    features: Tensor,
+    pred: Tensor,
+    mask: Tensor | None = None,
+    *,
+    groups: Groups = 1,
+    metric: str = "euclidean",
+    temperature: float = 1.0,
+    interpolation: str = "linear",
+    align_corners: bool = False,
+    binarize: float | None = None,
+) -> Tensor:
+    """Return the margin (N, G, T, *size), differentiable in features, pred and mask.
+
+    Arguments and errors are those of `protoseg_fast.probability`, which is its sigmoid.
+
+    Returns:
+        (N, G, T, *size) float32, float64 for float64 features; NaN where a prototype is undefined
+        or a feature of the group is not finite. Where the gradient that comes back is exactly 0,
+        NaN sends nothing further back.
+    """
+    if torch._C._are_functorch_transforms_active():  # torch.func does not know our operators
+        return _formula.margin(
+            features,
+            pred,
+            mask,
+            _group_count(groups, features),
+            metric,
+            temperature,
+            interpolation,
+            align_corners,
+            binarize,
+        )
+    if not torch.compiler.is_compiling():
+        features, pred = _plain(features), _plain(pred)
+        mask = None if mask is None else _plain(mask)
+    out: Tensor = torch.ops.protoseg_fast.margin(
+        features,
+        pred,
+        mask,
+        _group_count(groups, features),
+        metric,
+        _number("temperature", temperature),
+        interpolation,
+        align_corners,
+        None if binarize is None else _number("binarize", binarize),
+    )[0]
+    return out
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """The tensor without its subclass: results are plain tensors, as those of the engine are."""
+    if type(tensor) in (Tensor, torch.nn.Parameter):
+        return tensor
+    plain: Tensor = tensor.as_subclass(Tensor)
+    return plain
+
+
+def core_options(
+    groups: int, metric: str, temperature: float, interpolation: str, align_corners: bool
+) -> _core.Options:
+    """The options of the engine, in the operators' order."""
+    return _core_options(groups, metric, interpolation, align_corners, temperature)
+
+
+@torch.library.impl("protoseg_fast::margin", "cpu")
+def _margin_cpu(
+    features: Tensor,
+    pred: Tensor,
+    mask: Tensor | None,
+    groups: int,
+    metric: str,
+    temperature: float,
+    interpolation: str,
+    align_corners: bool,
+    binarize: float | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    guide = Guide(pred, None, mask, binarize=binarize)
+    options = core_options(groups, metric, temperature, interpolation, align_corners)
+    tape = guide._core.margin_tape(inspect("features", features).exported, options)
+    values, prototypes, square = (torch.from_numpy(array) for array in tape)
+    return values, prototypes, square
+
+
+@torch.library.register_fake("protoseg_fast::margin")  # type: ignore[untyped-decorator]
+def _margin_fake(
+    features: Tensor, pred: Tensor, mask: Tensor | None, groups: int, metric: str, *_: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    n, targets = pred.shape[:2]
+    size = pred.shape[2:]
+    dtype = _formula.compute_dtype(features)
+    squares = metric == "cosine" and features.shape[1] != groups
+    return (
+        features.new_empty((n, groups, targets, *size), dtype=dtype),
+        features.new_empty((n, targets, features.shape[1], 2), dtype=torch.float64),
+        features.new_empty((n, groups, *size) if squares else (0,), dtype=dtype),
+    )
+
+
+@torch.library.impl("protoseg_fast::margin_backward", "cpu")
+def _margin_backward_cpu(
+    grad: Tensor,
+    features: Tensor,
+    pred: Tensor,
+    mask: Tensor | None,
+    values: Tensor,
+    prototypes: Tensor,
+    square: Tensor,
+    groups: int,
+    metric: str,
+    temperature: float,
+    interpolation: str,
+    align_corners: bool,
+    binarize: float | None,
+    needed: list[bool],
+) -> tuple[Tensor, Tensor, Tensor]:
+    guide = Guide(pred, None, mask, binarize=binarize)
+    out = gradients_like(features, pred, mask, needed)
+    # Flat: an array has at most five axes for the engine, and these are contiguous.
+    tape = (values, prototypes, square, grad)
+    margin, prototype, squares, upstream = (
+        inspect("tape", x.contiguous().view(-1)).exported for x in tape
+    )
+    features_grad, pred_grad, mask_grad = (
+        inspect("gradient", x).exported if need else None
+        for x, need in zip(out, needed, strict=True)
+    )
+    guide._core.margin_backward(
+        inspect("features", features).exported,
+        core_options(groups, metric, temperature, interpolation, align_corners),
+        margin,
+        prototype,
+        squares,
+        upstream,
+        features_grad,
+        pred_grad,
+        mask_grad,
+    )
+    return out
+
+
+@torch.library.register_fake("protoseg_fast::margin_backward")  # type: ignore[untyped-decorator]
+def _margin_backward_fake(
+    grad: Tensor, features: Tensor, pred: Tensor, mask: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return gradients_like(features, pred, mask, rest[-1])
+
+
+def gradients_like(
+    features: Tensor, pred: Tensor, mask: Tensor | None, needed: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Unwritten gradients; empty ones where none is needed."""
+    given = (features, pred, pred if mask is None else mask)
+    first, second, third = (
+        torch.empty_like(x) if need else x.new_empty((0,))
+        for x, need in zip(given, needed, strict=True)
+    )
+    return first, second, third
+
+
+def _setup_context(
+    ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    features, pred, mask, *options = inputs
+    values, prototypes, square = output
+    ctx.options = options
+    ctx.mark_non_differentiable(prototypes, square)
+    # The euclidean gradient does not look at the margin; any small tensor stands for it.
+    kept = values if options[1] == "cosine" else square
+    ctx.save_for_backward(features, pred, mask, kept, prototypes, square)
+    ctx.size = tuple(values.shape)
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    features, pred, mask, values, prototypes, square = ctx.saved_tensors
+    needed = list(ctx.needs_input_grad[:3])
+    if torch.is_grad_enabled():  # somebody wants second derivatives
+        gradients = _formula_gradients(grad, features, pred, mask, ctx.options, needed)
+    else:
+        found = torch.ops.protoseg_fast.margin_backward(
+            grad, features, pred, mask, values, prototypes, square, *ctx.options, needed
+        )
+        gradients = [x if need else None for x, need in zip(found, needed, strict=True)]
+    return (*gradients, *[None] * len(ctx.options))
+
+
+def _formula_gradients(
+    grad: Tensor,
+    features: Tensor,
+    pred: Tensor,
+    mask: Tensor | None,
+    options: list[Any],
+    needed: list[bool],
+) -> list[Tensor | None]:
+    inputs = (features, pred, mask)
+    wanted = [x for x, need in zip(inputs, needed, strict=True) if need and x is not None]
+    values = _formula.margin(features, pred, mask, *options)
+    found = iter(
+        torch.autograd.grad(values, wanted, grad, create_graph=True, materialize_grads=True)
+    )
+    return [next(found) if need else None for need in needed]
+
+
+torch.library.register_autograd("protoseg_fast::margin", _backward, setup_context=_setup_context)

@@ -1,0 +1,237 @@
+"""sa_loss, SALoss and deep supervision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import protoseg_fast as psf
+
+
+def inputs(
+    feature_size: tuple[int, ...] = (5, 6), dtype: torch.dtype = torch.float64, channels: int = 6
+) -> list[torch.Tensor]:
+    """Return features, pred, boolean target and mask."""
+    torch.manual_seed(0)
+    size = (9, 11, 7)[: len(feature_size)]
+    return [
+        torch.randn(2, channels, *feature_size, dtype=dtype).requires_grad_(),
+        (torch.rand(2, 2, *size, dtype=dtype) * 0.9 + 0.05).requires_grad_(),
+        torch.rand(2, 2, *size) < 0.4,
+        (torch.rand(2, 1, *size, dtype=dtype) + 0.1).requires_grad_(),
+    ]
+
+
+def formula(
+    x: torch.Tensor, p: torch.Tensor, g: torch.Tensor, m: torch.Tensor, **options: Any
+) -> torch.Tensor:
+    """One minus soft Dice, (N, G, T), of the whole map."""
+    probability = psf.probability(x, p, m, **options)
+    weight, target = m[:, None], g[:, None].double()
+    axes = tuple(range(3, probability.dim()))
+    overlap = (weight * probability * target).sum(axes)
+    return 1 - 2 * overlap / ((weight * probability).sum(axes) + (weight * target).sum(axes))
+
+
+@pytest.mark.parametrize("feature_size", [(9, 11), (5, 6), (13,), (2, 3, 4)])
+@pytest.mark.parametrize("groups", ["layer", "unit", 3])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_it_is_one_minus_soft_dice(
+    feature_size: tuple[int, ...], groups: Any, metric: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("protoseg_fast._soft_counts._MAP_BYTES", 4000)  # groups in many parts
+    x, p, g, m = inputs(feature_size)
+    options = {"groups": groups, "metric": metric}
+    expected = formula(x, p, g, m, **options)
+    found = psf.sa_loss(x, p, g, m, reduction="none", **options)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    loss = psf.sa_loss(x, p, g, m, **options)
+    assert loss.shape == ()
+    assert 0 <= loss <= 1
+    torch.testing.assert_close(loss, expected.mean())
+    given = (x, p, m)
+    wanted = torch.autograd.grad(expected.mean(), given, allow_unused=True, materialize_grads=True)
+    for a, b in zip(torch.autograd.grad(loss, given), wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("groups", ["layer", "unit"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_gradcheck_to_second_order(groups: str, metric: str) -> None:
+    x, p, g, m = inputs((4, 5), channels=3)
+    small = [t.detach()[:1].clone().requires_grad_() for t in (x, p, m)]
+
+    def call(features: torch.Tensor, pred: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return psf.sa_loss(features, pred, g[:1], mask, groups=groups, metric=metric)
+
+    assert torch.autograd.gradcheck(call, small)
+    assert torch.autograd.gradgradcheck(call, small)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_other_dtypes(dtype: torch.dtype) -> None:
+    x, p, g, m = inputs(dtype=torch.float32)
+    half = x.detach().to(dtype).requires_grad_()
+    loss = psf.sa_loss(half, p, g.to(torch.uint8), m > 0.5)
+    assert loss.dtype == torch.float32
+    exact = psf.sa_loss(half.double(), p.double(), g, m > 0.5)
+    torch.testing.assert_close(loss.double(), exact, rtol=0, atol=1e-6)
+    loss.backward()
+    assert half.grad is not None
+    assert half.grad.dtype == dtype
+
+
+def test_undefined_groups_are_left_out() -> None:
+    x, p, g, _ = (t.detach() for t in inputs(dtype=torch.float32))
+    p[1, 1] = 0  # no foreground
+    x[0, 0, 0, 0] = float("nan")
+    x.requires_grad_()
+    each = psf.sa_loss(x, p, g, groups=3, reduction="none")
+    expected = torch.zeros(2, 3, 2, dtype=torch.bool)
+    expected[0, 0] = expected[1, :, 1] = True
+    assert torch.equal(each.isnan(), expected)
+    loss = psf.sa_loss(x, p, g, groups=3)
+    torch.testing.assert_close(loss, each.nanmean())
+    loss.backward()
+    assert x.grad is not None
+    assert x.grad.isfinite().all()
+    assert not x.grad[0, :2].any()
+    nothing = psf.sa_loss(x, torch.zeros_like(p), g)
+    assert nothing == 0
+    nothing.backward()
+
+
+def test_a_perfect_layer_and_an_empty_target() -> None:
+    target = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
+    target[..., 4:9, 3:12] = True
+    x = target.float() * 40
+    assert psf.sa_loss(x, target.float(), target) < 1e-6
+    assert psf.sa_loss(x, target.float() * 0.8 + 0.1, torch.zeros_like(target)) == 1
+
+
+@pytest.mark.slow
+def test_compiled_in_one_graph() -> None:
+    torch.compiler.reset()
+    x, p, g, m = inputs(dtype=torch.float32)
+    compiled = torch.compile(psf.SALoss(groups="unit"), fullgraph=True)
+    loss, expected = compiled(x, p, g, m), psf.sa_loss(x, p, g, m, groups="unit")
+    torch.testing.assert_close(loss, expected)
+    found = torch.autograd.grad(loss, (x, p, m))
+    for a, b in zip(found, torch.autograd.grad(expected, (x, p, m)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_opcheck() -> None:
+    x, p, g, m = inputs(dtype=torch.float32)
+    options = (3, "euclidean", 1.0, "linear", False, None)
+    ops = torch.ops.protoseg_fast
+    torch.library.opcheck(ops.soft_counts.default, (x, p, g, m, *options))
+    grads = torch.rand(2, 2, 3, 2, dtype=torch.float64)
+    tensors = [t.detach() for t in (x, p, g, m)]
+    torch.library.opcheck(
+        ops.soft_counts_backward.default, (*grads, *tensors, *options, [True, True, True])
+    )
+
+
+BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"reduction": "avg"}, ValueError, "reduction must be"),
+    ({"groups": 4}, ValueError, "positive divisor"),
+    ({"groups": 0}, ValueError, "positive divisor"),
+    ({"target": torch.zeros(2, 1, 9, 11)}, ValueError, "target must have the shape of pred"),
+    ({"target": torch.full((2, 2, 9, 11), 0.5)}, ValueError, "target must be binary"),
+    ({"pred": torch.full((2, 2, 9, 11), 2.0)}, ValueError, "sigmoid"),
+    ({"features": [1.0]}, TypeError, "features must be a torch tensor, got list"),
+    ({"mask": torch.full((2, 1, 9, 11), -1.0)}, ValueError, "mask must hold finite weights"),
+]
+
+
+@pytest.mark.parametrize(("change", "error", "message"), BAD)
+def test_bad_input(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    x, p, g, m = inputs()
+    given: dict[str, Any] = {"features": x, "pred": p, "target": g, "mask": m}
+    with pytest.raises(error, match=message):
+        psf.sa_loss(**(given | change))
+
+
+def test_the_module() -> None:
+    x, p, g, m = inputs()
+    criterion = psf.SALoss(groups="unit", metric="cosine")
+    assert repr(criterion) == "SALoss(groups='unit', metric='cosine')"
+    assert not criterion.state_dict()
+    expected = psf.sa_loss(x, p, g, m, groups="unit", metric="cosine")
+    assert torch.equal(criterion(x, p, g, m), expected)
+    with pytest.raises(TypeError, match="keyword arguments of sa_loss"):
+        psf.SALoss(group="unit")
+
+
+# ---- deep supervision ----------------------------------------------------------------------
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
+    return nn.Sequential(encoder, nn.Conv2d(4, 2, 1), nn.Upsample(scale_factor=2))
+
+
+def hooks(model: nn.Module) -> int:
+    return sum(
+        len(module._forward_hooks) + len(module._forward_pre_hooks) for module in model.modules()
+    )
+
+
+def test_deep_supervision_adds_the_loss_of_layers() -> None:
+    model, image = network(), torch.randn(2, 1, 12, 12)
+    target = torch.rand(2, 2, 12, 12) < 0.4
+    with psf.deep_supervision(model, {"0.*": 1.0, "1": 2.0}) as supervision:
+        assert supervision.weights == {"0.0": 1.0, "0.1": 1.0, "0.2": 1.0, "1": 2.0}
+        pred = model(image).sigmoid()
+        loss = supervision.loss(pred, target)
+    assert hooks(model) == 0
+    first = model[0][0](image)
+    layers = [first, first.relu(), model[0](image), model[1](model[0](image))]
+    losses = [psf.sa_loss(x, pred, target) for x in layers]
+    torch.testing.assert_close(loss, (sum(losses) + losses[3]) / 5)
+    loss.backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+def test_hooks_are_given_back_after_an_exception() -> None:
+    model = network()
+    supervision = psf.deep_supervision(model, ["1"], psf.SALoss(groups="unit"))
+    wrong = torch.randn(1, 5, 12, 12)
+    with pytest.raises(RuntimeError, match="channels"), supervision:
+        model(wrong)
+    assert hooks(model) == 0
+    with supervision, pytest.raises(RuntimeError, match="already in use"):
+        supervision.__enter__()
+    assert hooks(model) == 0
+    supervision.remove()
+
+
+def test_deep_supervision_refuses_what_cannot_work() -> None:
+    model = network()
+    with pytest.raises(ValueError, match="matches no module"):
+        psf.deep_supervision(model, ["decoder.*"])
+    with pytest.raises(ValueError, match="must be positive"):
+        psf.deep_supervision(model, {"1": 0})
+    with pytest.raises(ValueError, match="at least one"):
+        psf.deep_supervision(model, [])
+    with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+        psf.deep_supervision("model", ["1"])  # type: ignore[arg-type]
+    pred = torch.rand(1, 1, 12, 12)
+    with (
+        psf.deep_supervision(model, ["1"]) as supervision,
+        pytest.raises(RuntimeError, match=r"No features of \['1'\]"),
+    ):
+        supervision.loss(pred, pred > 0.5)
+
+    class Pair(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x, x
+
+    pair = nn.Sequential(Pair())
+    with psf.deep_supervision(pair, ["0"]), pytest.raises(TypeError, match="not a tensor"):
+        pair(pred)
