@@ -21,7 +21,7 @@ class ProtoSeg(nn.Module):
     negative squared distances to the two prototypes (He et al. 2023, arXiv:2212.09206, and their
     published code). CPU tensors go through the compiled operator
     ``torch.ops.protoseg_fast.margin``, forward and backward, which keeps nothing of the features'
-    size. CUDA tensors without gradients go through the engine; with gradients, and on other devices,
+    size. CUDA tensors without gradients go through the engine, with gradients, as on other devices,
     through matrix products that keep one temporary of that size. Works under
     torch.compile (fullgraph), torch.export and autocast; has no parameters and an empty state_dict.
     torch.jit.script is refused: use torch.export.
