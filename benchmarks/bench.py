@@ -29,6 +29,7 @@ from plots import write_plots
 from report import Record, machine, markdown, print_curve, print_record, print_workload
 from rich.console import Console
 from timing import peak_operations
+from tracing import NETWORKS, measure_tracing
 from workloads import CHANNELS, CURVES, HEADLINE, SIZE, Workload, curve_points
 
 #: Budgets by mode, and the steps the network is trained for; tiny is for tests.
@@ -88,6 +89,7 @@ class Run:
         with self.prober:
             self.headline()
             self.network()
+            self.tracing()
             for curve in CURVES:
                 self.curve(curve)
 
@@ -149,6 +151,19 @@ class Run:
             print_workload(self.console, NETWORK_NAME, self.record.result)
         if self.wanted(names[1]):
             self.activations(network)
+
+    def tracing(self) -> None:
+        """What tracing whole networks adds to their forward passes."""
+        for make in NETWORKS:
+            if not self.wanted(f"tracing: {make.__name__}"):
+                continue
+            with self.console.status(f"tracing {make.__name__}"):
+                result = measure_tracing(make, self.steps, self.side, self.settings)
+            self.record.result += result
+            for name, _, reason in result.skipped:
+                self.console.print(f"tracing {name} skipped: {reason}")
+            if result.rows:
+                print_workload(self.console, result.rows[0].workload, self.record.result)
 
     def activations(self, network: Network) -> None:
         """Units of single layers of the trained network."""

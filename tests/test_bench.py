@@ -219,6 +219,7 @@ def test_the_script_writes_json_markdown_and_plots(suite, tmp_path, capsys, monk
 
     monkeypatch.setattr(suite["bench"].Prober, "add_peaks", add_peaks)
     monkeypatch.setattr(suite["bench"].Run, "network", lambda self: None)
+    monkeypatch.setattr(suite["bench"].Run, "tracing", lambda self: None)
     path = tmp_path / "figures.json"
     arguments = ["--tiny", "--threads", "1", "--json", str(path), "--markdown"]
     assert suite["bench"].main([*arguments, "--plot", str(tmp_path / "plots")]) == 0
@@ -245,6 +246,18 @@ def test_the_network_is_scored_in_its_hooks(suite, settings):
     assert not any(module._forward_hooks for module in network.blocks.values())
     workloads = [workload for workload, _ in suite["network"].activation_workloads(network)]
     assert [workload.x for workload in workloads] == list(suite["network"].SHOWN)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", ["unet", "monai_unet"])
+def test_tracing_is_timed_beside_the_forward_pass(suite, settings, make):
+    tracing = suite["tracing"]
+    result = tracing.measure_tracing(getattr(tracing, make), 1, 32, settings)
+    if result.skipped:
+        pytest.skip(str(result.skipped))
+    names = [row.contender for row in result.rows]
+    assert names == [tracing.FORWARD, tracing.TRACED, tracing.TABLE]
+    assert "adds" in result.rows[1].note
 
 
 @pytest.mark.slow

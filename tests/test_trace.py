@@ -381,3 +381,21 @@ def test_reshape_transforms(module, transform) -> None:
     assert set(frame.feature_size) == {"4x2"}
     units = frame[frame.group != "layer"].sa.to_numpy().reshape(2, 6)
     np.testing.assert_array_equal(units, guide.sa_score(features, groups="unit")[..., 0])
+
+
+def test_channels_last_by_nature_is_not_mistaken_for_channels() -> None:
+    """(N, H, W, C) has the axes of (N, C, H, W)."""
+    size = (8, 8)
+    layers = [ChannelsLast(), nn.LayerNorm(6), nn.Linear(6, 4)]
+    model = nn.Sequential(nn.Conv2d(1, 6, 1), nn.LayerNorm([6, *size]), *layers)
+    image = torch.rand(2, 1, *size)
+    guide = psf.Guide(image)
+    with psf.trace(model, layers=["norms", nn.Linear, "0"], guide=guide) as tracer:
+        model(image)
+    assert tracer.result().layers == ["0", "1"]
+    assert set(tracer.skipped) == {"3", "4"}
+    assert "channels last" in tracer.skipped["3"]
+    transform = psf.swin_reshape_transform
+    with psf.trace(model, layers=["3", "4"], guide=guide, reshape_transform=transform) as tracer:
+        model(image)
+    assert tracer.result().to_pandas().channels.unique().tolist() == [6, 4]

@@ -111,7 +111,7 @@ class LayerHooks:
         self._on_begin()
         if self.selection.image:
             image = first_tensor([*args, *kwargs.values()])
-            self._lend(INPUT, image, named=True)
+            self._lend(INPUT, module, image, named=True)
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._inside = False
@@ -120,14 +120,14 @@ class LayerHooks:
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         named = name in self.selection.exact
 
-        def hook(_module: nn.Module, _args: Any, output: Any) -> None:
+        def hook(module: nn.Module, _args: Any, output: Any) -> None:
             # Gradient checkpointing runs layers again, after the pass: not a second call.
             if self._inside is not False:
-                self._lend(name, output, named=named)
+                self._lend(name, module, output, named=named)
 
         return hook
 
-    def _lend(self, name: str, output: Any, *, named: bool) -> None:
+    def _lend(self, name: str, module: nn.Module, output: Any, *, named: bool) -> None:
         call = self._calls[name]
         self._calls[name] += 1
         with torch.no_grad():
@@ -138,6 +138,8 @@ class LayerHooks:
                 if transform := self._transforms.get(name):
                     features = transform(features)
                 reason = self._why_unfit(features)
+                if not transform and not reason and is_channels_last(module, features):
+                    reason = "puts out channels last; lay them out with reshape_transform"
                 if not reason:
                     return self._visit(name, call, features)
         if named:
@@ -166,6 +168,16 @@ class LayerHooks:
             for name in select_layers(self.model, layers).modules:
                 found[name] = function
         return found
+
+
+def is_channels_last(module: nn.Module, features: Tensor) -> bool:
+    """Whether a module's channels are the last axis by its very nature, as in transformers.
+
+    (N, *size, C) has the axes of (N, C, *size), and would be scored as something else.
+    """
+    if type(module) is nn.LayerNorm:  # subclasses may lay their features out themselves
+        return len(module.normalized_shape) == 1
+    return type(module) is nn.Linear and features.dim() > 2
 
 
 def plain(tensor: Tensor) -> Tensor:
