@@ -93,8 +93,8 @@ def check(problem: Problem) -> None:
     for name, call in CONTENDERS.items():
         for found, expected in zip(step(call, x, p), exact, strict=True):
             error = float((found.double() - expected).abs().max() / expected.abs().max())
-            # float32 of the published formula itself errs by more than the others
-            if not error <= (2e-4 if call is _published else 2e-5):
+            # Peers compute in float32, and their sums err by more.
+            if not error <= (2e-5 if call is _ours else 2e-3):
                 raise SystemExit(f"{name} is wrong by {error:.1e} on {problem.name}.")
 
 

@@ -31,6 +31,7 @@ from protoseg_fast.demo.train import PEAK_LEARNING_RATE, random_crops, segmentat
 from protoseg_fast.demo.unet import UNet
 
 ARMS = ("plain", "with sa_loss")
+COLUMNS = ["arm", "seed", "layer", "target", "score", "seconds"]
 
 
 @contextlib.contextmanager
@@ -96,19 +97,30 @@ def dice(pred: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> torch.
     return (2 * (p * t).sum(2) / (p.sum(2) + t.sum(2)))[0]
 
 
-def run(seeds: int, steps: int, weight: float) -> pd.DataFrame:
-    """Train and score every arm and seed; one row per arm, seed, layer and target."""
+def run(seeds: list[int], steps: int, weight: float, path: Path) -> pd.DataFrame:
+    """Train and score every arm and seed; one row per arm, seed, layer and target.
+
+    The rows of a network are written as soon as it is done; networks already in the file are not
+    trained again.
+    """
     config = DemoConfig()
     training, held_out = split(load_slices(), config.held_out, config.gap)
-    rows = []
-    for seed in range(seeds):
+    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    for seed in seeds:
         for arm in ARMS:
+            if ((frame["seed"] == seed) & (frame["arm"] == arm)).any():
+                continue
             model, seconds = train(training, arm, seed, steps, weight)
-            for layer, values in scores(model, held_out).items():
-                for target, value in zip(TARGETS, values, strict=True):
-                    rows.append((arm, seed, layer, target, float(value), seconds))
+            rows = [
+                (arm, seed, layer, target, float(value), seconds)
+                for layer, values in scores(model, held_out).items()
+                for target, value in zip(TARGETS, values, strict=True)
+            ]
+            new = pd.DataFrame(rows, columns=COLUMNS)
+            frame = new if frame.empty else pd.concat([frame, new], ignore_index=True)
+            frame.to_csv(path, index=False)
             print(f"seed {seed}, {arm}: trained in {seconds:.0f} s", flush=True)
-    return pd.DataFrame(rows, columns=["arm", "seed", "layer", "target", "score", "seconds"])
+    return frame
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
@@ -152,15 +164,15 @@ def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--out", type=Path, default=Path("train-with-sa"))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument(
         "--weight", type=float, default=0.5, help="of sa_loss beside the usual loss"
     )
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    frame = run(arguments.seeds, arguments.steps, arguments.weight)
-    frame.to_csv(arguments.out / "scores.csv", index=False)
+    path = arguments.out / "scores.csv"
+    frame = run(arguments.seeds, arguments.steps, arguments.weight, path)
     plot(frame, arguments.out / "train_with_sa.png")
     print(summarise(frame).round(3).to_string())
     output = frame[frame["layer"] == "output"].groupby(["target", "arm"], sort=False)["score"]

@@ -269,3 +269,13 @@ def test_peak_memory_comes_from_a_process_of_its_own(suite, settings):
     if suite["memory"].peak_bytes(lambda: None, "cpu") is None:
         pytest.skip("this system keeps no resettable high-water mark")
     assert all(row.peak_bytes is not None for row in result.rows)
+
+
+def test_training_steps(suite: dict[str, ModuleType]) -> None:
+    gradients = suite["gradients"]
+    for problem in gradients.TINY:
+        gradients.check(problem)
+        seconds = gradients.times(problem, rounds=1)
+        assert seconds.keys() == gradients.CONTENDERS.keys()
+        assert all(len(each) == 1 for each in seconds.values())
+    assert [p.name for p in gradients.PROBLEMS[:2]] == ["64 x 256²", "32 x 32³ -> 64³"]

@@ -19,7 +19,7 @@ from torch import Tensor
 from protoseg_fast import _formula
 from protoseg_fast._arrays import inspect
 from protoseg_fast.guide import Guide
-from protoseg_fast.torch_ops import OPTIONS, core_options, gradients_like
+from protoseg_fast.torch_ops import DEVICES, OPTIONS, core_options, gradients_like
 
 __all__ = ["soft_counts"]
 
@@ -40,8 +40,12 @@ torch.library.define(
 def soft_counts(
     features: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Return tp and predicted, (N, G, T) float64; options as in `_formula.margin`."""
-    if torch._C._are_functorch_transforms_active() or features.device.type != "cpu":
+    """Return tp and predicted, (N, G, T) float64; options as in `_formula.margin`.
+
+    Devices without kernels, and transforms of torch.func, go through plain torch operations, which
+    keep P and do not check values; there, an undefined group makes gradients NaN.
+    """
+    if torch._C._are_functorch_transforms_active() or features.device.type not in DEVICES:
         return _formula_counts(features, pred, target, mask, *options)
     tp, predicted = torch.ops.protoseg_fast.soft_counts(features, pred, target, mask, *options)
     return tp, predicted
@@ -50,9 +54,10 @@ def soft_counts(
 def _formula_counts(
     features: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
-    probability = _formula.margin(features, pred, mask, *options).sigmoid().flatten(3)
-    valid, actual = _voxel_weights(target, mask, probability.dtype)
-    tp, predicted = ((probability * w[:, None]).sum(3).double() for w in (actual, valid))
+    with torch.autocast(features.device.type, enabled=False):
+        probability = _formula.margin(features, pred, mask, *options).sigmoid().flatten(3)
+        valid, actual = _voxel_weights(target, mask, probability.dtype)
+        tp, predicted = ((probability * w[:, None]).sum(3).double() for w in (actual, valid))
     return tp, predicted
 
 

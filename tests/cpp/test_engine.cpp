@@ -1,5 +1,6 @@
 // The library `protoseg` as a plain C++ program meets it: only the public headers, no Python. Run
 // by ctest, also under AddressSanitizer, UndefinedBehaviorSanitizer and ThreadSanitizer.
+#include "gradients.hpp"
 #include "harness.hpp"
 #include "loops.hpp"
 
@@ -481,6 +482,9 @@ int main() {
   RUN(test_scores);
   RUN(test_resizing_against_loops);
   RUN(test_errors);
+  RUN(test_gradients_against_differences);
+  RUN(test_gradients_have_the_same_bits_on_every_instruction_set);
+  RUN(test_gradients_refuse_what_does_not_fit);
   RUN(test_every_instruction_set_gives_the_same_bits);
   RUN(test_threads_share_a_guide);
   RUN(test_after_fork);
