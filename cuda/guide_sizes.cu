@@ -67,6 +67,7 @@ Cells take_geometry(const GuideState& guide, const Resize& resize, Arena& arena)
   cells.from = resize.from;
   cells.to = guide.extent;
   cells.words = divide_up(cells.to.x, 32);
+  cells.lines = cells.from.z * cells.from.y;
   cells.z = take_taps(arena, {cells.from.z, cells.to.z});
   cells.y = take_taps(arena, {cells.from.y, cells.to.y});
   cells.x = take_taps(arena, {cells.from.x, cells.to.x});
