@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import engine_simt
 import numpy as np
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from checks import check, group_count
 from problems import Problem, problems
+from simt import engine_simt
 
 TUNINGS: list[dict[str, Any]] = [
     {},

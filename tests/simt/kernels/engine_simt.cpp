@@ -1,3 +1,6 @@
+// needs: cuda/engine.cu cuda/guide.cu cuda/guide_sizes.cu
+// needs plain: cpp/src/validate.cpp
+//
 // The CUDA engine over host arrays, by way of the SIMT runtime: a C interface for ctypes. Every
 // call copies its arrays to device memory of exact size, runs, and copies the results back.
 #include <simt/simt.hpp>
