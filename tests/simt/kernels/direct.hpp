@@ -308,7 +308,7 @@ inline simt::GlobalTraffic features_read() {
 }
 
 inline void expect_near(double found, double expected, double tolerance) {
-  if (std::isnan(expected) && std::isnan(found)) return;
+  if (found == expected || (std::isnan(expected) && std::isnan(found))) return;
   if (!(std::fabs(found - expected) <= tolerance))
     simt::wrong("expected " + std::to_string(expected) + ", found " + std::to_string(found),
                 __FILE__, __LINE__);
