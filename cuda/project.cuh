@@ -210,7 +210,8 @@ template <class T>
 __global__ void __launch_bounds__(threads, 3) project_kernel(ProjectParams p) {
   PROTOSEG_SHARED(unsigned, counts, project_targets* counts_of_pair);
   const std::int64_t voxels = p.features.extent.voxels();
-  const bool squares = p.metric == Metric::cosine && p.sink != Sink::counts && p.sink != Sink::map;
+  const bool squares =
+      needs_square(p.metric) && (p.sink == Sink::probability || p.sink == Sink::wide_probability);
   for (std::int64_t i = blockIdx.x; i < p.count * p.pieces; i += gridDim.x) {
     const std::int64_t group = p.first_group + i / p.pieces,
                        first = i % p.pieces * project_voxels<T>;
