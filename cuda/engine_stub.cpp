@@ -39,6 +39,7 @@ void sa_counts(const Guide&, const TensorView&, const Options&, const CountArray
                const CountArrays*, const Call&) {
   not_compiled();
 }
+void score(const CountArrays&, std::int64_t, Score, Empty, double*, Stream) { not_compiled(); }
 void prototypes(const Guide&, const TensorView&, const Options&, const PrototypeArrays&,
                 const Call&) {
   not_compiled();

@@ -132,6 +132,10 @@ void sa_counts(const Guide& guide, const TensorView& features, const Options& op
                const CountArrays* against_target, const CountArrays* against_output,
                const Call& call);
 
+// Scores [count] of counts [count], with the formulas of counts.hpp; voxels may be null.
+void score(const CountArrays& counts, std::int64_t count, Score which, Empty empty, double* scores,
+           Stream stream);
+
 // Weighted means and the sums of their weights; mean [N, T, C], weight [N, T].
 void prototypes(const Guide& guide, const TensorView& features, const Options& options,
                 const PrototypeArrays& out, const Call& call);
