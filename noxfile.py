@@ -81,6 +81,7 @@ def sanitizers(session: nox.Session) -> None:
             *("python", "-m", "pip", "install", "--quiet", ".", "--target", folder),
             *("--no-deps", "--no-build-isolation"),
             "--config-settings=cmake.define.PROTOSEG_SANITIZE=address,undefined",
+            "--config-settings=cmake.define.PROTOSEG_CUDA=OFF",
         )
         # Python itself is not instrumented: the runtimes must come first, and what the
         # interpreter keeps until it exits is no leak.

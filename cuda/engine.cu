@@ -6,6 +6,10 @@
 #include "unit_sweep.hpp"
 #include "validate.hpp"
 
+#ifndef PROTOSEG_CUDA_ARCHITECTURES  // the build says
+#define PROTOSEG_CUDA_ARCHITECTURES "unknown"
+#endif
+
 namespace protoseg {
 
 bool cuda_compiled() { return true; }
@@ -34,8 +38,9 @@ bool cuda_available(std::string* reason) {
 
 std::string cuda_status() {
   std::string reason;
-  if (cuda_available(&reason)) return "compiled, available";
-  return "compiled, not available: " + reason;
+  const std::string compiled = "compiled for sm " PROTOSEG_CUDA_ARCHITECTURES;
+  if (cuda_available(&reason)) return compiled + ", available";
+  return compiled + ", not available: " + reason;
 }
 
 namespace cuda {

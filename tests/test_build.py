@@ -79,7 +79,7 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
         *("-S", ROOT, "-B", folder, "-G", "Ninja"),
         f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
         f"-DCMAKE_CXX_COMPILER={compiler}",
-        *("-DPROTOSEG_TESTS=ON", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"),
+        *("-DPROTOSEG_TESTS=ON", "-DPROTOSEG_CUDA=OFF", "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON"),
         cwd=folder,
     )
     log = command(tool("cmake"), "--build", folder, cwd=folder)
