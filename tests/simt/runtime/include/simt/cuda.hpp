@@ -1,0 +1,21 @@
+// What a kernel sees in place of CUDA's headers. Included by cuda/platform.cuh for host compilers.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline __attribute__((always_inline))
+#define __launch_bounds__(...)
+#define __restrict__ __restrict
+
+#include "simt/vectors.hpp"
+
+#include "simt/half.hpp"
+#include "simt/host.hpp"
+#include "simt/intrinsics.hpp"
+#include "simt/launch.hpp"

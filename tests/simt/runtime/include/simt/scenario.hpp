@@ -1,0 +1,37 @@
+// A program of scenarios: `program NAME SEED` runs one. Exit status 0: passed; 1: a fault or a
+// wrong result, described on stderr.
+#pragma once
+
+#include <string>
+
+#include "simt/simt.hpp"
+
+namespace simt {
+
+using ScenarioBody = void (*)();
+struct RegisterScenario {
+  RegisterScenario(const char* name, ScenarioBody body);
+};
+[[noreturn]] void wrong(const std::string& what, const char* file, int line);
+
+}  // namespace simt
+
+#define SIMT_SCENARIO(name)                                              \
+  static void name();                                                    \
+  static const simt::RegisterScenario name##_registration(#name, &name); \
+  static void name()
+
+#define SIMT_EXPECT(condition)                                  \
+  do {                                                          \
+    if (!(condition)) simt::wrong(#condition, __FILE__, __LINE__); \
+  } while (false)
+
+#define SIMT_EXPECT_EQUAL(a, b)                                                        \
+  do {                                                                                 \
+    const auto simt_a = (a);                                                           \
+    const auto simt_b = (b);                                                           \
+    if (!(simt_a == simt_b))                                                           \
+      simt::wrong(#a " == " #b ", but it is " + std::to_string(simt_a) + " and " +     \
+                      std::to_string(simt_b),                                          \
+                  __FILE__, __LINE__);                                                 \
+  } while (false)
