@@ -45,7 +45,7 @@ INSTRUMENTED = (
     "-fno-store-merging",
     "-fno-tree-loop-distribute-patterns",
 )
-RENAMED = ("memcpy", "memmove", "memset")  # calls of kernels that the compiler does not instrument
+RENAMED = ("memcpy", "memmove", "memset")  # calls that the compiler makes, not instrumented
 
 
 class BuildError(Exception):
@@ -70,10 +70,11 @@ class Result:
 
 
 def _run(command: Sequence[str | Path]) -> str:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    words = [str(word) for word in command]
+    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
     if done.returncode:
         errors = re.findall(r"^.*(?:error|undefined reference).*(?:\n .*)*", done.stderr, re.M)
-        raise BuildError(f"{' '.join(map(str, command))}\n" + ("\n".join(errors) or done.stderr))
+        raise BuildError(f"{words[0]} failed:\n" + ("\n".join(errors) or done.stderr))
     return done.stdout
 
 
@@ -112,14 +113,26 @@ def _dependencies(makefile: str) -> list[str]:
     return [name.replace("\\ ", " ") for name in re.split(r"(?<!\\)\s+", text.strip())]
 
 
+def _rename_symbols(made: Path, script: Path) -> None:
+    # The linker and the loader keep one copy of each function that several objects have, such as
+    # those of std::string. The runtime and the C++ library must not end up with instrumented ones.
+    weak = re.findall(r" W (_ZN?K?(?:St|9__gnu_cxx)\w+)$", _run(["nm", made]), re.M)
+    script.write_text("".join(f"{name} simt_{name}\n" for name in [*RENAMED, *sorted(set(weak))]))
+    _run(["objcopy", f"--redefine-syms={script}", made])
+
+
 def compile_unit(unit: Unit, tree: Path = ROOT) -> Path:
     """The object file of a unit; `tree` is searched for the headers of the kernels."""
     command = _command(unit, tree)
     # A header that is new may hide another one, so the names count too.
     names = sorted(
-        str(path) for directory in include_directories(tree) for path in directory.glob("**/*.[ch]*")
+        str(path)
+        for directory in include_directories(tree)
+        for path in directory.glob("**/*.[ch]*")
     )
-    key = _digest(_compiler_version(), *command, str(unit.source), *names)
+    key = _digest(
+        _compiler_version(), Path(__file__).read_bytes(), *command, str(unit.source), *names
+    )
     objects = CACHE / "objects"
     objects.mkdir(parents=True, exist_ok=True)
     manifest = objects / f"{key}.json"
@@ -133,8 +146,7 @@ def compile_unit(unit: Unit, tree: Path = ROOT) -> Path:
         made, makefile = Path(scratch) / "unit.o", Path(scratch) / "unit.d"
         _run([*command, "-MD", "-MF", makefile, "-c", unit.source, "-o", made])
         if unit.instrumented:
-            renames = [f"--redefine-sym={name}=simt_{name}" for name in RENAMED]
-            _run(["objcopy", *renames, made])
+            _rename_symbols(made, Path(scratch) / "renames")
         files = {path: _file_digest(path) for path in _dependencies(makefile.read_text())}
         done = objects / f"{_digest(key, json.dumps(files, sort_keys=True))}.o"
         made.replace(done)
@@ -171,7 +183,7 @@ def _link(objects: Sequence[Path], flags: Sequence[str], suffix: str) -> Path:
 def program(*sources: Path | Unit, tree: Path = ROOT) -> Path:
     """A program of the scenarios in these sources."""
     units = [s if isinstance(s, Unit) else Unit(s) for s in sources]
-    objects = compile_all([*units, *_runtime_units(main=True)], tree)
+    objects = compile_all([*_runtime_units(main=True), *units], tree)
     return _link(objects, ("-rdynamic",), "")
 
 
@@ -180,7 +192,7 @@ def library(
 ) -> Path:
     """A shared library with the runtime in it, for ctypes or as an extension module."""
     units = [s if isinstance(s, Unit) else Unit(s) for s in sources]
-    objects = compile_all([*units, *_runtime_units(main=False)], tree)
+    objects = compile_all([*_runtime_units(main=False), *units], tree)
     # Its own copies of everything: several such libraries may be loaded at once.
     return _link(objects, ("-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", *flags), suffix)
 
@@ -188,6 +200,11 @@ def library(
 def scenarios(source: Path) -> list[str]:
     """The names of the scenarios in a source file."""
     return re.findall(r"^SIMT_SCENARIO\((\w+)\)", source.read_text(), re.M)
+
+
+def faults(source: Path) -> dict[str, str]:
+    """Scenarios that must end with a fault, each with a regular expression."""
+    return dict(re.findall(r'^SIMT_FAULT\((\w+),\s*"(.*)"\)', source.read_text(), re.M))
 
 
 def run(
@@ -228,13 +245,18 @@ def main() -> None:
     options = parser.parse_args()
     executable = program(options.source.resolve())
     extra = [flag for flag in ("--traffic", "--hot") if vars(options)[flag[2:]]]
+    expected = faults(options.source)
+    names = [options.scenario] if options.scenario else [*scenarios(options.source), *expected]
     failed = False
-    for name in [options.scenario] if options.scenario else scenarios(options.source):
+    for name in names:
         for seed in options.seeds or range(4):
             result = run(executable, name, seed, *extra)
-            failed |= not result.passed
-            print(f"{name}, seed {seed}: {'passed' if result.passed else 'FAILED'}")
-            if result.output:
+            as_expected = result.passed == (name not in expected) and bool(
+                re.search(expected.get(name, ""), result.output)
+            )
+            failed |= not as_expected
+            print(f"{name}, seed {seed}: {'as expected' if as_expected else 'FAILED'}")
+            if result.output and (options.scenario or not as_expected or extra):
                 print(result.output.rstrip())
     raise SystemExit(failed)
 

@@ -15,7 +15,9 @@ namespace simt {
 namespace {
 
 const char* verb(Access access) {
-  return access == Access::read ? "reads " : access == Access::write ? "writes " : "atomically changes ";
+  return access == Access::read    ? "reads "
+         : access == Access::write ? "writes "
+                                   : "atomically changes ";
 }
 
 [[noreturn, gnu::noinline]] void out_of_bounds(std::uintptr_t a, unsigned n, Access access,
@@ -46,8 +48,8 @@ struct Segment {
 int add_constant_segments(dl_phdr_info* info, std::size_t, void* list) {
   for (int i = 0; i < info->dlpi_phnum; ++i) {
     const auto& header = info->dlpi_phdr[i];
-    const bool constant = (header.p_type == PT_LOAD && !(header.p_flags & PF_W)) ||
-                          header.p_type == PT_GNU_RELRO;
+    const bool constant =
+        (header.p_type == PT_LOAD && !(header.p_flags & PF_W)) || header.p_type == PT_GNU_RELRO;
     const std::uintptr_t begin = info->dlpi_addr + header.p_vaddr;
     if (constant)
       static_cast<std::vector<Segment>*>(list)->push_back({begin, begin + header.p_memsz});
@@ -73,8 +75,7 @@ void touch_elsewhere(std::uintptr_t a, unsigned n, Access access, const void* co
       fail(std::string("local memory: ") + verb(access) + number(n) + " bytes of a variable of " +
                describe(*other.block, other),
            code);
-  if (a < 4096)
-    fail(std::string("null pointer: ") + verb(access) + number(n) + " bytes", code);
+  if (a < 4096) fail(std::string("null pointer: ") + verb(access) + number(n) + " bytes", code);
   fail(std::string("host memory: ") + verb(access) + number(n) + " bytes, " + describe_outside(a),
        code);
 }
@@ -118,8 +119,8 @@ void touch_shared(const Thread& t, std::uintptr_t a, unsigned n, Access access, 
   if (access != Access::write && shared_written.get(offset, n) != wanted) unwritten(a, n, code);
   if (access == Access::write) shared_written.set(offset, n);
   const std::uint32_t site = count_access(t, a, n, access, true, code);
-  touch_records(shared_records, offset, n,
-                toucher(t, site, active->cluster.first_epoch, a), access);
+  touch_records(shared_records, offset, n, toucher(t, site, active->cluster.first_epoch, a),
+                access);
 }
 
 [[noreturn]] void touch_on_host(std::uintptr_t a) {
@@ -167,18 +168,16 @@ void acquire_and_release(Thread& t, std::uintptr_t a) {
   std::vector<Released>& list = released[a];
   for (const Released& r : list)
     if (r.owner != block.ordinal) block.acquired.push_back(r);
-  if (!t.fenced) {
-    if (block.fences < block.size) return;
-    std::uint32_t all = ~0u;  // each thread fenced what it did itself
+  std::uint32_t all = block.fences < block.size ? 0 : ~0u;  // each fenced what it did itself
+  if (all)
     for (unsigned n = 0; n < block.size; ++n) all = std::min(all, block.threads[n].fenced);
-    if (all) list.push_back({block.ordinal, all + 1, t.number});
-    return;
-  }
-  list.push_back({block.ordinal, t.fenced, t.number});
+  const std::uint32_t before = std::max(t.fenced, all ? all + 1 : 0);
+  if (before) list.push_back({block.ordinal, before, t.number});
 }
 
 template <class T>
-std::uint64_t change(detail::Atomic operation, void* p, std::uint64_t value, std::uint64_t compare) {
+std::uint64_t change(detail::Atomic operation, void* p, std::uint64_t value,
+                     std::uint64_t compare) {
   using A = detail::Atomic;
   T old, operand = static_cast<T>(value), result;
   std::memcpy(&old, p, sizeof old);
@@ -220,17 +219,17 @@ std::uint64_t change(detail::Atomic operation, void* p, std::uint64_t value, std
 
 using simt::Access;
 
-#define SIMT_ACCESS(name, n, access, aligned)                                         \
-  extern "C" void name(void* p) {                                                     \
-    simt::touch(reinterpret_cast<std::uintptr_t>(p), n, access, aligned,              \
-                __builtin_return_address(0));                                         \
+#define SIMT_ACCESS(name, n, access, aligned)                            \
+  extern "C" void name(void* p) {                                        \
+    simt::touch(reinterpret_cast<std::uintptr_t>(p), n, access, aligned, \
+                __builtin_return_address(0));                            \
   }
-#define SIMT_ACCESSES(n)                                                              \
-  SIMT_ACCESS(__tsan_read##n, n, Access::read, true)                                  \
-  SIMT_ACCESS(__tsan_write##n, n, Access::write, true)                                \
-  SIMT_ACCESS(__tsan_volatile_read##n, n, Access::read, true)                         \
-  SIMT_ACCESS(__tsan_volatile_write##n, n, Access::write, true)                       \
-  SIMT_ACCESS(__tsan_unaligned_read##n, n, Access::read, false)                       \
+#define SIMT_ACCESSES(n)                                        \
+  SIMT_ACCESS(__tsan_read##n, n, Access::read, true)            \
+  SIMT_ACCESS(__tsan_write##n, n, Access::write, true)          \
+  SIMT_ACCESS(__tsan_volatile_read##n, n, Access::read, true)   \
+  SIMT_ACCESS(__tsan_volatile_write##n, n, Access::write, true) \
+  SIMT_ACCESS(__tsan_unaligned_read##n, n, Access::read, false) \
   SIMT_ACCESS(__tsan_unaligned_write##n, n, Access::write, false)
 SIMT_ACCESSES(1)
 SIMT_ACCESSES(2)
@@ -259,7 +258,8 @@ void __tsan_vptr_read(void** p) {
               __builtin_return_address(0));
 }
 
-// Calls of the C library in kernels; build.py renames them to these.
+// Copies that kernels ask for (simt/copies.hpp), and calls of the C library that the compiler makes
+// of its own; build.py renames those.
 void* simt_memcpy(void* to, const void* from, std::size_t n) {
   simt::touch_range(from, n, Access::read, __builtin_return_address(0));
   simt::touch_range(to, n, Access::write, __builtin_return_address(0));

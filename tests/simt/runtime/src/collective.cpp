@@ -52,8 +52,7 @@ int detail::barrier(Reduce reduce, int predicate, const char* file, int line) {
   Thread& thread = *current;
   Block& block = *thread.block;
   Barrier& barrier = block.barrier;
-  arrive(barrier, {barrier_names[static_cast<int>(reduce)], file, line}, "block",
-         block.exited > 0);
+  arrive(barrier, {barrier_names[static_cast<int>(reduce)], file, line}, "block", block.exited > 0);
   barrier.any |= predicate != 0;
   barrier.all &= predicate != 0;
   barrier.count += predicate != 0;
@@ -185,8 +184,7 @@ void finish_warp_barrier(const WarpOperation& operation, Warp& warp) {
   for (unsigned lane = 0; lane < warp_lanes; ++lane) {
     if (!(operation.mask >> lane & 1)) continue;
     warp.known[lane][lane] = warp.threads[lane].clock++;
-    for (unsigned j = 0; j < warp_lanes; ++j)
-      joined[j] = std::max(joined[j], warp.known[lane][j]);
+    for (unsigned j = 0; j < warp_lanes; ++j) joined[j] = std::max(joined[j], warp.known[lane][j]);
   }
   for (unsigned lane = 0; lane < warp_lanes; ++lane)
     if (operation.mask >> lane & 1) std::copy_n(joined, warp_lanes, warp.known[lane]);

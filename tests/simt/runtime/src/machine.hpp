@@ -35,7 +35,13 @@ struct Place {
 struct Block;
 struct Warp;
 
-enum class State : std::uint8_t { ready, at_barrier, at_cluster_barrier, at_warp_operation, exited };
+enum class State : std::uint8_t {
+  ready,
+  at_barrier,
+  at_cluster_barrier,
+  at_warp_operation,
+  exited
+};
 
 struct Thread {
   std::uintptr_t stack_low = 0;  // first: compared at every access
@@ -43,8 +49,8 @@ struct Thread {
   Warp* warp = nullptr;
   std::uint32_t number = 0;  // in its block
   std::uint32_t lane = 0;
-  std::uint32_t slot = 0;   // in its cluster
-  std::uint32_t clock = 1;  // __syncwarps so far, plus one
+  std::uint32_t slot = 0;    // in its cluster
+  std::uint32_t clock = 1;   // __syncwarps so far, plus one
   std::uint32_t fenced = 0;  // epoch of its last __threadfence
   State state = State::ready;
   uint3 index{};
@@ -93,9 +99,9 @@ struct Released {
 
 struct Block {
   uint3 index{};
-  unsigned rank = 0;           // in its cluster
-  std::uint32_t ordinal = 0;   // in the order of starting
-  std::uint32_t epoch = 0;     // a new one after every barrier; unique among all blocks and launches
+  unsigned rank = 0;          // in its cluster
+  std::uint32_t ordinal = 0;  // in the order of starting
+  std::uint32_t epoch = 0;    // a new one after every barrier; unique among all blocks and launches
   std::uint32_t first_epoch = 0;
   Thread* threads = nullptr;
   std::vector<Warp> warps;
@@ -122,9 +128,9 @@ struct Launch {
   const void* call = nullptr;
   std::uint64_t seed = 0, random = 0;
   std::uint32_t first_epoch = 0;
-  std::uint32_t started = 0;                 // blocks
-  std::vector<std::uint32_t> epoch_owner;    // [epoch - first_epoch] ordinal of the block
-  std::vector<std::uint64_t> block_linear;   // [ordinal] index in the grid
+  std::uint32_t started = 0;                // blocks
+  std::vector<std::uint32_t> epoch_owner;   // [epoch - first_epoch] ordinal of the block
+  std::vector<std::uint64_t> block_linear;  // [ordinal] index in the grid
   Cluster cluster;
   std::vector<Thread*> ready;
   std::size_t ready_head = 0;
@@ -155,7 +161,7 @@ std::string where(const Place& place);
 // The same for another thread than the running one.
 [[noreturn]] void fail_at(const Thread& thread, const std::string& message,
                           const void* address_of_code = nullptr);
-std::string source_line(const void* address_of_code);   // "file:line", or "" if unknown
+std::string source_line(const void* address_of_code);  // "file:line", or "" if unknown
 std::string function_name(const void* function);
 std::string number(std::uint64_t n);
 

@@ -23,9 +23,8 @@ RegisterScenario::RegisterScenario(const char* name, ScenarioBody body) {
 
 void wrong(const std::string& what, const char* file, int line) {
   const std::string path = file;
-  throw Failure("wrong result: expected " + what + "\n  at " +
-                path.substr(path.rfind('/') + 1) + ":" + std::to_string(line) + "\n  seed " +
-                std::to_string(options().seed));
+  throw Failure("wrong result: expected " + what + "\n  at " + path.substr(path.rfind('/') + 1) +
+                ":" + std::to_string(line) + "\n  seed " + std::to_string(options().seed));
 }
 
 }  // namespace simt
@@ -51,7 +50,8 @@ int main(int count, char** arguments) {
     for (int i = 3; i < count; ++i) {
       if (!std::strcmp(arguments[i], "--hot")) std::printf("%s", simt::hot_lines().c_str());
       if (std::strcmp(arguments[i], "--traffic")) continue;
-      for (const simt::Traffic& traffic : simt::launches()) std::printf("%s\n", traffic.json().c_str());
+      for (const simt::Traffic& traffic : simt::launches())
+        std::printf("%s\n", traffic.json().c_str());
     }
     return 0;
   }

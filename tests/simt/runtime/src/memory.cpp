@@ -26,7 +26,8 @@ std::vector<std::uint32_t> free_slots;
 std::size_t live = 0;
 
 void* map(std::size_t bytes, int protection) {
-  void* memory = mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* memory =
+      mmap(nullptr, bytes, protection, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   return memory;
 }
@@ -92,8 +93,8 @@ void* allocate(std::size_t bytes, const std::string& name, std::size_t misalignm
   const std::lock_guard<std::mutex> lock(allocating);
   if (!device_space) {
     device_space = reinterpret_cast<std::uintptr_t>(map(device_space_bytes, PROT_NONE));
-    device_pages = static_cast<std::uint32_t*>(
-        map(page_count * sizeof *device_pages, PROT_READ | PROT_WRITE));
+    device_pages =
+        static_cast<std::uint32_t*>(map(page_count * sizeof *device_pages, PROT_READ | PROT_WRITE));
   }
   auto* a = new Allocation;
   a->name = name;
@@ -114,6 +115,7 @@ void* allocate(std::size_t bytes, const std::string& name, std::size_t misalignm
   const std::size_t bit_bytes = round_up(Bits::bytes(span), 16);
   a->bookkeeping_bytes = record_bytes + 2 * stamp_bytes + bit_bytes;
   a->bookkeeping = map(a->bookkeeping_bytes, PROT_READ | PROT_WRITE);
+  if (bytes >= std::size_t{1} << 20) madvise(a->bookkeeping, a->bookkeeping_bytes, MADV_HUGEPAGE);
   auto* at = static_cast<std::uint8_t*>(a->bookkeeping);
   a->records = reinterpret_cast<Record*>(at);
   a->read_stamps = reinterpret_cast<std::uint32_t*>(at += record_bytes);
@@ -198,7 +200,7 @@ std::string describe_outside(std::uintptr_t address) {
   std::uintptr_t distance = ~std::uintptr_t{0};
   for (const Allocation* a : device_allocations) {
     if (!a) continue;
-    const std::uintptr_t away = address < a->begin ? a->begin - address
+    const std::uintptr_t away = address < a->begin  ? a->begin - address
                                 : address >= a->end ? address - a->end
                                                     : 0;
     if (away < distance) {
@@ -207,8 +209,8 @@ std::string describe_outside(std::uintptr_t address) {
     }
   }
   if (!is_device(address) || !nearest) return std::string(text) + " is no device memory";
-  const std::string array = "'" + nearest->name + "' of " + number(nearest->end - nearest->begin) +
-                            " bytes";
+  const std::string array =
+      "'" + nearest->name + "' of " + number(nearest->end - nearest->begin) + " bytes";
   if (address < nearest->begin) return number(distance) + " bytes before the beginning of " + array;
   if (address >= nearest->end) return number(distance) + " bytes after the end of " + array;
   return "at byte " + number(address - nearest->begin) + " of " + array;

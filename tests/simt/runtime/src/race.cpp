@@ -23,7 +23,9 @@ std::uint32_t warp_meta(std::uint32_t warp, std::uint32_t quads, std::uint32_t c
 }
 std::uint32_t warp_of(std::uint32_t meta) { return meta & 31; }
 std::uint32_t quads_of(std::uint32_t meta) { return meta >> 5 & 255; }
-std::uint32_t warp_clock_of(std::uint32_t meta) { return meta >> 13 & ((1u << warp_clock_bits) - 1); }
+std::uint32_t warp_clock_of(std::uint32_t meta) {
+  return meta >> 13 & ((1u << warp_clock_bits) - 1);
+}
 std::uint32_t quad_of(std::uint32_t lane) { return 1u << lane / 4; }
 
 std::uint32_t owner_of(std::uint32_t epoch) {
@@ -32,11 +34,15 @@ std::uint32_t owner_of(std::uint32_t epoch) {
 
 constexpr std::uint32_t any_thread = ~0u;
 
+// Blocks of the running cluster started one after the other.
+bool in_cluster(const Block& mine, std::uint32_t owner) {
+  return owner - (mine.ordinal - mine.rank) < active->shape.cluster;
+}
+
 // Another block's accesses of that epoch, by one thread or any, happened before.
 bool block_ordered(const Block& mine, std::uint32_t owner, std::uint32_t epoch,
                    std::uint32_t thread) {
-  const std::uint32_t first = mine.ordinal - mine.rank;
-  if (owner - first < active->shape.cluster && epoch < active->cluster.synced) return true;
+  if (in_cluster(mine, owner) && epoch < active->cluster.synced) return true;
   for (const Released& r : mine.acquired)
     if (r.owner == owner && (epoch < r.before || (epoch == r.before && thread == r.thread)))
       return true;
@@ -72,12 +78,21 @@ bool warp_ordered(const Thread& me, std::uint32_t epoch, std::uint32_t meta) {
   return true;
 }
 
+// Accesses by several blocks, the latest in `epoch`: a cluster barrier orders those of one cluster.
+constexpr std::uint32_t cluster_only = 1;
+bool blocks_ordered(const Thread& me, std::uint32_t epoch, std::uint32_t meta) {
+  return meta & cluster_only && in_cluster(*me.block, owner_of(epoch)) &&
+         epoch < active->cluster.synced;
+}
+
 bool write_ordered(const Record& r, const Thread& me) {
   switch (kind_of(r.write_meta)) {
     case kind_plain:
     case kind_atomic: return one_ordered(me, r.write_epoch, r.write_meta);
     case kind_atomic_block: return epoch_ordered(me, r.write_epoch);
-    default: return !me.block->acquired.empty() && me.fenced > 0;
+    default:
+      return blocks_ordered(me, r.write_epoch, r.write_meta) ||
+             (!me.block->acquired.empty() && me.fenced > 0);
   }
 }
 
@@ -86,12 +101,11 @@ bool read_ordered(const Record& r, const Thread& me) {
     case kind_one: return one_ordered(me, r.read_epoch, r.read_meta);
     case kind_warp: return warp_ordered(me, r.read_epoch, r.read_meta);
     case kind_block: return epoch_ordered(me, r.read_epoch);
-    default: return false;
+    default: return blocks_ordered(me, r.read_epoch, r.read_meta);
   }
 }
 
-std::string other(std::uint32_t epoch, std::uint32_t meta, bool names_thread,
-                  std::uint32_t site) {
+std::string other(std::uint32_t epoch, std::uint32_t meta, bool names_thread, std::uint32_t site) {
   const std::uint32_t owner = owner_of(epoch);
   const bool same = owner == current->block->ordinal;
   std::string text;
@@ -144,15 +158,21 @@ void write_after(const Record& r, const Toucher& me, bool atomic) {
 }
 
 void note_atomic(Record& r, const Toucher& me) {
-  std::uint32_t kind = kind_atomic;
-  if (r.write_epoch >= me.floor && kind_of(r.write_meta) != kind_plain &&
-      !write_ordered(r, me.thread)) {
-    const bool same = owner_of(r.write_epoch) == me.thread.block->ordinal;
-    kind = same && kind_of(r.write_meta) != kind_atomic_launch ? kind_atomic_block
-                                                               : kind_atomic_launch;
+  std::uint32_t meta = me.meta | kind_atomic << 30, epoch = me.epoch;
+  const std::uint32_t kind = kind_of(r.write_meta);
+  if (r.write_epoch >= me.floor && kind != kind_plain && !write_ordered(r, me.thread)) {
+    const Block& block = *me.thread.block;
+    const std::uint32_t owner = owner_of(r.write_epoch);
+    if (owner == block.ordinal && kind != kind_atomic_launch)
+      meta = kind_atomic_block << 30;
+    else
+      meta =
+          kind_atomic_launch << 30 |
+          (in_cluster(block, owner) && (kind != kind_atomic_launch || r.write_meta & cluster_only));
+    epoch = std::max(epoch, r.write_epoch);
   }
-  r.write_epoch = me.epoch;
-  r.write_meta = me.meta | kind << 30;
+  r.write_epoch = epoch;
+  r.write_meta = meta;
   r.write_site = me.site;
   r.read_epoch = 0;
 }
@@ -160,18 +180,22 @@ void note_atomic(Record& r, const Toucher& me) {
 void merge_read(Record& r, const Toucher& me) {
   const Thread& t = me.thread;
   const std::uint32_t kind = kind_of(r.read_meta);
-  if (kind == kind_launch) return;
+  if (kind == kind_launch && !(r.read_meta & cluster_only)) return;
   auto become = [&](std::uint32_t meta) {
-    r.read_epoch = me.epoch;
+    const bool several = meta >> 30 == kind_launch;
+    r.read_epoch = several ? std::max(r.read_epoch, me.epoch) : me.epoch;
     r.read_meta = meta;
     r.read_site = me.site;
   };
-  if (r.read_epoch != me.epoch) {
+  if (r.read_epoch != me.epoch || kind == kind_launch) {
     const std::uint32_t owner = owner_of(r.read_epoch);
-    const bool ordered = owner == t.block->ordinal ||
-                         block_ordered(*t.block, owner, r.read_epoch,
-                                       kind == kind_one ? thread_of(r.read_meta) : any_thread);
-    return become(ordered ? me.meta : me.meta | kind_launch << 30);
+    const bool ordered =
+        kind == kind_launch
+            ? blocks_ordered(t, r.read_epoch, r.read_meta)
+            : owner == t.block->ordinal ||
+                  block_ordered(*t.block, owner, r.read_epoch,
+                                kind == kind_one ? thread_of(r.read_meta) : any_thread);
+    return become(ordered ? me.meta : kind_launch << 30 | in_cluster(*t.block, owner));
   }
   if (kind == kind_block) return;
   const std::uint32_t clock = clock_of(me.meta);

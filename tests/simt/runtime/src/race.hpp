@@ -15,7 +15,12 @@ enum class Access : std::uint8_t { read, write, atomic };
 // Of `read_meta`: who read. Of `write_meta`: one by a plain write, or atomically (one thread, the
 // block, the launch).
 enum : std::uint32_t { kind_one = 0, kind_warp = 1, kind_block = 2, kind_launch = 3 };
-enum : std::uint32_t { kind_plain = 0, kind_atomic = 1, kind_atomic_block = 2, kind_atomic_launch = 3 };
+enum : std::uint32_t {
+  kind_plain = 0,
+  kind_atomic = 1,
+  kind_atomic_block = 2,
+  kind_atomic_launch = 3
+};
 constexpr std::uint32_t split_epoch = 0xffffffffu;  // bytes have records of their own
 constexpr std::uint32_t thread_bits = 10, clock_bits = 20;
 

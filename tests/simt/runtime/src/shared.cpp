@@ -39,9 +39,10 @@ void mark_valid(const SharedArray& array, bool value) {
 const SharedArray& add(const void* key, const std::string& name, std::size_t bytes,
                        std::size_t alignment) {
   const std::size_t gap = std::max<std::size_t>(bytes, 512);
-  const std::size_t offset = (used + gap) / bank_cycle * bank_cycle + bank_cycle +
-                             alignment % bank_cycle;
-  if (offset + bytes + gap > arena_bytes) fail("shared memory: the arrays of the block are too large");
+  const std::size_t offset =
+      (used + gap) / bank_cycle * bank_cycle + bank_cycle + alignment % bank_cycle;
+  if (offset + bytes + gap > arena_bytes)
+    fail("shared memory: the arrays of the block are too large");
   used = offset + bytes;
   layout.push_back({key, name, offset, bytes});
   mark_valid(layout.back(), true);
@@ -99,13 +100,12 @@ void* detail::shared_array(const void* key, const char* name, std::size_t item,
     for (unsigned rank = 0; rank < active->shape.cluster; ++rank)
       shared_written.fill(rank * arena_bytes + array->offset, array->bytes, false);
   }
-  return reinterpret_cast<void*>(shared_space + current->block->rank * arena_bytes +
-                                 array->offset);
+  return reinterpret_cast<void*>(shared_space + current->block->rank * arena_bytes + array->offset);
 }
 
 void* detail::dynamic_shared_buffer() {
   if (!current) fail("dynamic shared memory on the host");
-  const std::size_t offset = layout.empty() || layout[0].key ? arena_bytes - 1 : layout[0].offset;
+  const std::size_t offset = layout.empty() || layout[0].key ? arena_bytes - 16 : layout[0].offset;
   return reinterpret_cast<void*>(shared_space + current->block->rank * arena_bytes + offset);
 }
 
@@ -133,7 +133,8 @@ std::string describe_shared(std::uintptr_t address) {
     }
   }
   if (!nearest) return "in shared memory, of which the block has none";
-  const std::string array = "shared '" + nearest->name + "' of " + number(nearest->bytes) + " bytes";
+  const std::string array =
+      "shared '" + nearest->name + "' of " + number(nearest->bytes) + " bytes";
   if (offset < nearest->offset) return number(distance) + " bytes before the beginning of " + array;
   if (offset >= nearest->offset + nearest->bytes)
     return number(distance) + " bytes after the end of " + array;

@@ -26,8 +26,8 @@ struct Site {
   const void* code;
   Access access;
   bool shared;
-  std::vector<Visit> visits;        // [thread of the cluster]
-  std::vector<WarpRequests> warps;  // [warp of the cluster]
+  std::vector<Visit> visits;                                        // [thread of the cluster]
+  std::vector<WarpRequests> warps;                                  // [warp of the cluster]
   std::uint64_t requests = 0, bytes = 0, moved = 0, conflicts = 0;  // moved: sectors or wavefronts
 };
 
@@ -127,8 +127,7 @@ void count_shared(Site& site, const Request& request) {
     needed += busiest > 0;
   }
   Traffic& total = active->traffic;
-  SharedTraffic& traffic =
-      site.access == Access::read ? total.shared_reads : total.shared_writes;
+  SharedTraffic& traffic = site.access == Access::read ? total.shared_reads : total.shared_writes;
   ++traffic.requests;
   traffic.wavefronts += wavefronts;
   traffic.conflicts += wavefronts - needed;
@@ -225,7 +224,9 @@ std::uint32_t count_access(const Thread& thread, std::uintptr_t address, unsigne
   return index;
 }
 
-const void* site_code(std::uint32_t site) { return site < sites.size() ? sites[site].code : nullptr; }
+const void* site_code(std::uint32_t site) {
+  return site < sites.size() ? sites[site].code : nullptr;
+}
 
 std::string site_line(std::uint32_t site) {
   return site < sites.size() ? source_line(sites[site].code) : "";
@@ -251,13 +252,12 @@ std::string hot_lines(std::size_t lines) {
   for (std::size_t i = 0; i < std::min(lines, order.size()); ++i) {
     const Site& s = *order[i];
     char line[160];
-    std::snprintf(line, sizeof line, "%11llu %9llu %9llu %10llu  %s %s of %s memory (%s)\n",
-                  static_cast<unsigned long long>(s.requests),
-                  static_cast<unsigned long long>(s.bytes),
-                  static_cast<unsigned long long>(s.moved),
-                  static_cast<unsigned long long>(s.conflicts), source_line(s.code).c_str(),
-                  s.access == Access::read ? "read" : "write", s.shared ? "shared" : "global",
-                  s.shared ? "wavefronts" : "sectors");
+    std::snprintf(
+        line, sizeof line, "%11llu %9llu %9llu %10llu  %s %s of %s memory (%s)\n",
+        static_cast<unsigned long long>(s.requests), static_cast<unsigned long long>(s.bytes),
+        static_cast<unsigned long long>(s.moved), static_cast<unsigned long long>(s.conflicts),
+        source_line(s.code).c_str(), s.access == Access::read ? "read" : "write",
+        s.shared ? "shared" : "global", s.shared ? "wavefronts" : "sectors");
     text += line;
   }
   return text;

@@ -59,9 +59,9 @@ void on_crash(int signal, siginfo_t* info, void* context) {
   }
   const auto address = reinterpret_cast<std::uintptr_t>(info->si_addr);
   const bool overflow = signal == SIGSEGV && current->stack_low - address <= 8192;
-  leave_handler(overflow            ? "crash: the thread's stack overflows (128 KiB)"
-                : signal == SIGFPE  ? "crash: integer division by zero"
-                                    : "crash: " + std::string(strsignal(signal)),
+  leave_handler(overflow           ? "crash: the thread's stack overflows (128 KiB)"
+                : signal == SIGFPE ? "crash: integer division by zero"
+                                   : "crash: " + std::string(strsignal(signal)),
                 interrupted_code(context));
 }
 

@@ -13,9 +13,11 @@
 #define __launch_bounds__(...)
 #define __restrict__ __restrict
 
-#include "simt/vectors.hpp"
-
+#if defined(__SANITIZE_THREAD__)  // kernels, not the runtime itself
+#include "simt/copies.hpp"
+#endif
 #include "simt/half.hpp"
 #include "simt/host.hpp"
 #include "simt/intrinsics.hpp"
 #include "simt/launch.hpp"
+#include "simt/vectors.hpp"

@@ -24,7 +24,16 @@ namespace detail {
 enum class Vote { all, any, ballot };
 enum class Shuffle { index, up, down, exclusive_or };
 enum class Reduce { none, disjunction, conjunction, count };
-enum class Atomic { add, minimum, maximum, conjunction, disjunction, exclusive_or, exchange, compare };
+enum class Atomic {
+  add,
+  minimum,
+  maximum,
+  conjunction,
+  disjunction,
+  exclusive_or,
+  exchange,
+  compare
+};
 
 int barrier(Reduce reduce, int predicate, const char* file, int line);
 void cluster_barrier(const char* file, int line);
@@ -66,9 +75,9 @@ inline void cluster_sync(const char* file = __builtin_FILE(), int line = __built
 inline constexpr int warpSize = 32;
 
 // One array per block, keyed by this very declaration (of each instantiation of a template).
-#define PROTOSEG_SHARED(type, name, count)                                                 \
-  static const char name##_declaration = 0;                                                \
-  type* const name = static_cast<type*>(::simt::detail::shared_array(                      \
+#define PROTOSEG_SHARED(type, name, count)                            \
+  static const char name##_declaration = 0;                           \
+  type* const name = static_cast<type*>(::simt::detail::shared_array( \
       &name##_declaration, #name, sizeof(type), alignof(type), count))
 
 #define SIMT_HERE const char *file = __builtin_FILE(), int line = __builtin_LINE()
@@ -92,12 +101,10 @@ inline unsigned __ballot_sync(unsigned mask, int predicate, SIMT_HERE) {
   return simt::detail::vote(simt::detail::Vote::ballot, mask, predicate, file, line);
 }
 inline int __any_sync(unsigned mask, int predicate, SIMT_HERE) {
-  return static_cast<int>(
-      simt::detail::vote(simt::detail::Vote::any, mask, predicate, file, line));
+  return static_cast<int>(simt::detail::vote(simt::detail::Vote::any, mask, predicate, file, line));
 }
 inline int __all_sync(unsigned mask, int predicate, SIMT_HERE) {
-  return static_cast<int>(
-      simt::detail::vote(simt::detail::Vote::all, mask, predicate, file, line));
+  return static_cast<int>(simt::detail::vote(simt::detail::Vote::all, mask, predicate, file, line));
 }
 
 namespace simt::detail {
@@ -152,30 +159,30 @@ T atomic_value(Atomic operation, T* address, T value, T compare = T()) {
 }  // namespace simt::detail
 
 // Integers only: sums of floats by atomics would depend on the schedule.
-#define SIMT_ATOMICS(T)                                                                           \
-  inline T atomicAdd(T* p, T v) {                                                                 \
-    return simt::detail::atomic_value(simt::detail::Atomic::add, p, v);                           \
-  }                                                                                               \
-  inline T atomicMin(T* p, T v) {                                                                 \
-    return simt::detail::atomic_value(simt::detail::Atomic::minimum, p, v);                       \
-  }                                                                                               \
-  inline T atomicMax(T* p, T v) {                                                                 \
-    return simt::detail::atomic_value(simt::detail::Atomic::maximum, p, v);                       \
-  }                                                                                               \
-  inline T atomicAnd(T* p, T v) {                                                                 \
-    return simt::detail::atomic_value(simt::detail::Atomic::conjunction, p, v);                   \
-  }                                                                                               \
-  inline T atomicOr(T* p, T v) {                                                                  \
-    return simt::detail::atomic_value(simt::detail::Atomic::disjunction, p, v);                   \
-  }                                                                                               \
-  inline T atomicXor(T* p, T v) {                                                                 \
-    return simt::detail::atomic_value(simt::detail::Atomic::exclusive_or, p, v);                  \
-  }                                                                                               \
-  inline T atomicExch(T* p, T v) {                                                                \
-    return simt::detail::atomic_value(simt::detail::Atomic::exchange, p, v);                      \
-  }                                                                                               \
-  inline T atomicCAS(T* p, T compare, T v) {                                                      \
-    return simt::detail::atomic_value(simt::detail::Atomic::compare, p, v, compare);              \
+#define SIMT_ATOMICS(T)                                                              \
+  inline T atomicAdd(T* p, T v) {                                                    \
+    return simt::detail::atomic_value(simt::detail::Atomic::add, p, v);              \
+  }                                                                                  \
+  inline T atomicMin(T* p, T v) {                                                    \
+    return simt::detail::atomic_value(simt::detail::Atomic::minimum, p, v);          \
+  }                                                                                  \
+  inline T atomicMax(T* p, T v) {                                                    \
+    return simt::detail::atomic_value(simt::detail::Atomic::maximum, p, v);          \
+  }                                                                                  \
+  inline T atomicAnd(T* p, T v) {                                                    \
+    return simt::detail::atomic_value(simt::detail::Atomic::conjunction, p, v);      \
+  }                                                                                  \
+  inline T atomicOr(T* p, T v) {                                                     \
+    return simt::detail::atomic_value(simt::detail::Atomic::disjunction, p, v);      \
+  }                                                                                  \
+  inline T atomicXor(T* p, T v) {                                                    \
+    return simt::detail::atomic_value(simt::detail::Atomic::exclusive_or, p, v);     \
+  }                                                                                  \
+  inline T atomicExch(T* p, T v) {                                                   \
+    return simt::detail::atomic_value(simt::detail::Atomic::exchange, p, v);         \
+  }                                                                                  \
+  inline T atomicCAS(T* p, T compare, T v) {                                         \
+    return simt::detail::atomic_value(simt::detail::Atomic::compare, p, v, compare); \
   }
 SIMT_ATOMICS(int)
 SIMT_ATOMICS(unsigned)
@@ -198,9 +205,11 @@ SIMT_LOAD(__ldg) SIMT_LOAD(__ldca) SIMT_LOAD(__ldcg) SIMT_LOAD(__ldcs) SIMT_LOAD
 SIMT_STORE(__stwb) SIMT_STORE(__stcg) SIMT_STORE(__stcs) SIMT_STORE(__stwt)
 #undef SIMT_LOAD
 #undef SIMT_STORE
-// clang-format on
+    // clang-format on
 
-inline int __popc(unsigned x) { return __builtin_popcount(x); }
+    inline int __popc(unsigned x) {
+  return __builtin_popcount(x);
+}
 inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __ffsll(long long x) { return __builtin_ffsll(x); }
@@ -223,7 +232,8 @@ inline unsigned __funnelshift_r(unsigned low, unsigned high, unsigned shift) {
   return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) >> (shift & 31));
 }
 inline unsigned __funnelshift_l(unsigned low, unsigned high, unsigned shift) {
-  return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) << (shift & 31) >> 32);
+  return static_cast<unsigned>((static_cast<std::uint64_t>(high) << 32 | low) << (shift & 31) >>
+                               32);
 }
 
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }

@@ -16,22 +16,25 @@ struct RegisterScenario {
 
 }  // namespace simt
 
-#define SIMT_SCENARIO(name)                                              \
-  static void name();                                                    \
-  static const simt::RegisterScenario name##_registration(#name, &name); \
-  static void name()
+#define SIMT_SCENARIO(name)                                                         \
+  static void name##_scenario();                                                    \
+  static const simt::RegisterScenario name##_registration(#name, &name##_scenario); \
+  static void name##_scenario()
 
-#define SIMT_EXPECT(condition)                                  \
-  do {                                                          \
+// A scenario that has to end with a fault whose message has the regular expression `text`.
+#define SIMT_FAULT(name, text) SIMT_SCENARIO(name)
+
+#define SIMT_EXPECT(condition)                                     \
+  do {                                                             \
     if (!(condition)) simt::wrong(#condition, __FILE__, __LINE__); \
   } while (false)
 
-#define SIMT_EXPECT_EQUAL(a, b)                                                        \
-  do {                                                                                 \
-    const auto simt_a = (a);                                                           \
-    const auto simt_b = (b);                                                           \
-    if (!(simt_a == simt_b))                                                           \
-      simt::wrong(#a " == " #b ", but it is " + std::to_string(simt_a) + " and " +     \
-                      std::to_string(simt_b),                                          \
-                  __FILE__, __LINE__);                                                 \
+#define SIMT_EXPECT_EQUAL(a, b)                                                                    \
+  do {                                                                                             \
+    const auto simt_a = (a);                                                                       \
+    const auto simt_b = (b);                                                                       \
+    if (!(simt_a == simt_b))                                                                       \
+      simt::wrong(                                                                                 \
+          #a " == " #b ", but it is " + std::to_string(simt_a) + " and " + std::to_string(simt_b), \
+          __FILE__, __LINE__);                                                                     \
   } while (false)

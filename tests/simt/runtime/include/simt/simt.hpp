@@ -15,8 +15,9 @@ namespace simt {
 // ---- Options of the launches to come ----
 
 struct Options {
-  std::uint64_t seed = 1;  // of the schedule; 4 n: threads in order, 4 n + 1: in reverse, else random
-  double seconds = 20;     // for one launch, then it fails
+  std::uint64_t seed =
+      1;                // of the schedule; 4 n: threads in order, 4 n + 1: in reverse, else random
+  double seconds = 20;  // for one launch, then it fails
   // Run these blocks of the grid only (linear index, whole clusters are run); empty: all of them.
   std::vector<std::uint64_t> blocks;
 };
@@ -27,7 +28,7 @@ struct Device {
   int major = 9, minor = 0;
   int multiprocessors = 132;
   int l2_bytes = 50 << 20;
-  int shared_bytes = 227 << 10;                 // of a block, when asked for
+  int shared_bytes = 227 << 10;  // of a block, when asked for
   int shared_bytes_multiprocessor = 228 << 10;
   int threads_multiprocessor = 2048;
   int blocks_multiprocessor = 32;
@@ -98,12 +99,12 @@ struct SharedTraffic {
 };
 
 struct Traffic {
-  std::string kernel;               // of one launch; empty for a sum
+  std::string kernel;  // of one launch; empty for a sum
   std::uint64_t launches = 0, blocks = 0, threads = 0;
-  std::uint64_t barriers = 0;       // per block
-  std::uint64_t cluster_barriers = 0;  // per cluster
-  std::uint64_t warp_barriers = 0;  // __syncwarp
-  std::uint64_t shuffles = 0;       // and votes, per warp
+  std::uint64_t barriers = 0;                            // per block
+  std::uint64_t cluster_barriers = 0;                    // per cluster
+  std::uint64_t warp_barriers = 0;                       // __syncwarp
+  std::uint64_t shuffles = 0;                            // and votes, per warp
   std::uint64_t global_atomics = 0, shared_atomics = 0;  // per thread
   std::map<std::string, GlobalTraffic> reads, writes;    // by the allocation's name
   SharedTraffic shared_reads, shared_writes;

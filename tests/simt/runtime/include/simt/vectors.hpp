@@ -33,34 +33,32 @@ inline __attribute__((always_inline)) void copy_whole(T* to, const T* from) {
 
 }  // namespace simt::detail
 
-#define SIMT_COPY_WHOLE(name)                       \
-  name() = default;                                 \
-  __attribute__((always_inline)) name(const name& other) { \
-    simt::detail::copy_whole(this, &other);         \
-  }                                                 \
+#define SIMT_COPY_WHOLE(name)                                         \
+  name() = default;                                                   \
+  __attribute__((always_inline)) name(const name& other) {            \
+    simt::detail::copy_whole(this, &other);                           \
+  }                                                                   \
   __attribute__((always_inline)) name& operator=(const name& other) { \
-    simt::detail::copy_whole(this, &other);         \
-    return *this;                                   \
+    simt::detail::copy_whole(this, &other);                           \
+    return *this;                                                     \
   }
 
-#define SIMT_VECTOR(T, base)                                                        \
-  struct alignas(2 * sizeof(T)) base##2 {                                           \
-    T x, y;                                                                         \
-    SIMT_COPY_WHOLE(base##2)                                                        \
-    constexpr base##2(T x_, T y_) : x(x_), y(y_) {}                                 \
-  };                                                                                \
-  struct base##3 {                                                                  \
-    T x, y, z;                                                                      \
-  };                                                                                \
-  inline base##2 make_##base##2(T x, T y) { return {x, y}; }                        \
+#define SIMT_VECTOR(T, base)                                 \
+  struct alignas(2 * sizeof(T)) base##2 {                    \
+    T x, y;                                                  \
+    SIMT_COPY_WHOLE(base##2)                                 \
+    constexpr base##2(T x_, T y_) : x(x_), y(y_) {}          \
+  };                                                         \
+  struct base##3 { T x, y, z; };                             \
+  inline base##2 make_##base##2(T x, T y) { return {x, y}; } \
   inline base##3 make_##base##3(T x, T y, T z) { return {x, y, z}; }
 
-#define SIMT_VECTOR4(T, base)                                                       \
-  struct alignas(4 * sizeof(T)) base##4 {                                           \
-    T x, y, z, w;                                                                   \
-    SIMT_COPY_WHOLE(base##4)                                                        \
-    constexpr base##4(T x_, T y_, T z_, T w_) : x(x_), y(y_), z(z_), w(w_) {}       \
-  };                                                                                \
+#define SIMT_VECTOR4(T, base)                                                 \
+  struct alignas(4 * sizeof(T)) base##4 {                                     \
+    T x, y, z, w;                                                             \
+    SIMT_COPY_WHOLE(base##4)                                                  \
+    constexpr base##4(T x_, T y_, T z_, T w_) : x(x_), y(y_), z(z_), w(w_) {} \
+  };                                                                          \
   inline base##4 make_##base##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 
 // clang-format off
@@ -79,7 +77,7 @@ SIMT_VECTOR(double, double)
 #undef SIMT_VECTOR
 #undef SIMT_VECTOR4
 
-struct dim3 {
+                        struct dim3 {
   unsigned x, y, z;
   constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
