@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 RUNTIME = HERE / "runtime"
 CACHE = Path(os.environ.get("SIMT_CACHE", Path(tempfile.gettempdir()) / f"simt-{os.getuid()}"))
+# Where the kernels and the library are read from; mutation tests point it at a changed copy.
+TREE = Path(os.environ.get("SIMT_TREE", ROOT))
 COMPILER = os.environ.get("CXX", "g++")
 JOBS = 2
 
@@ -91,26 +94,34 @@ def _digest(*parts: str | bytes) -> str:
     return digest.hexdigest()[:32]
 
 
-def _file_digest(path: str) -> str | None:
+def _file_digest(path: Path) -> str | None:
     try:
-        return _digest(Path(path).read_bytes())
+        return _digest(path.read_bytes())
     except OSError:
         return None
 
 
-def include_directories(tree: Path = ROOT) -> list[Path]:
-    """Where headers are found; `tree` holds cuda/ and cpp/include/."""
+def include_directories(tree: Path) -> list[Path]:
+    """Where headers are found; `tree` holds cuda/ and cpp/."""
     return [RUNTIME / "include", tree / "cuda", tree / "cpp" / "include", tree / "cpp" / "src"]
 
 
-def _command(unit: Unit, tree: Path) -> list[str]:
-    flags = [*(INSTRUMENTED if unit.instrumented else PLAIN), *WARNINGS, *unit.flags]
-    return [COMPILER, *flags, *(f"-I{path}" for path in include_directories(tree)), "-x", "c++"]
+def _in_tree(path: Path, tree: Path) -> Path:
+    """Files of the kernels and the library are taken from the tree."""
+    inside = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("cuda", "cpp")
+    return tree / path.relative_to(ROOT) if inside else path
 
 
-def _dependencies(makefile: str) -> list[str]:
-    text = makefile.replace("\\\n", " ").partition(":")[2]
-    return [name.replace("\\ ", " ") for name in re.split(r"(?<!\\)\s+", text.strip())]
+def _portable(path: Path, tree: Path) -> str:
+    """A path that is the same for all trees."""
+    return f"tree:{path.relative_to(tree)}" if path.is_relative_to(tree) else str(path)
+
+
+def _is_current(files: dict[str, str], tree: Path) -> bool:
+    return all(
+        _file_digest(tree / path[5:] if path.startswith("tree:") else Path(path)) == digest
+        for path, digest in files.items()
+    )
 
 
 def _rename_symbols(made: Path, script: Path) -> None:
@@ -121,42 +132,54 @@ def _rename_symbols(made: Path, script: Path) -> None:
     _run(["objcopy", f"--redefine-syms={script}", made])
 
 
-def compile_unit(unit: Unit, tree: Path = ROOT) -> Path:
-    """The object file of a unit; `tree` is searched for the headers of the kernels."""
-    command = _command(unit, tree)
+def _compile(command: Sequence[str | Path], instrumented: bool, scratch: Path) -> list[Path]:
+    """Makes scratch/unit.o; returns the files that went into it."""
+    made, makefile = scratch / "unit.o", scratch / "unit.d"
+    _run([*command, "-MMD", "-MF", makefile, "-o", made])
+    if instrumented:
+        _rename_symbols(made, scratch / "renames")
+    names = makefile.read_text().replace("\\\n", " ").partition(":")[2].strip()
+    return [Path(name.replace("\\ ", " ")) for name in re.split(r"(?<!\\)\s+", names)]
+
+
+def compile_unit(unit: Unit, tree: Path = TREE) -> Path:
+    """The object file of a unit; files of the kernels and the library are those of `tree`."""
+    source = _in_tree(unit.source.resolve(), tree)
+    flags = [*(INSTRUMENTED if unit.instrumented else PLAIN), *WARNINGS, *unit.flags]
+    own = source.is_relative_to(RUNTIME)  # the runtime knows nothing of the kernels
+    directories = include_directories(tree)[: 1 if own else None]
     # A header that is new may hide another one, so the names count too.
-    names = sorted(
-        str(path)
-        for directory in include_directories(tree)
-        for path in directory.glob("**/*.[ch]*")
+    headers = sorted(
+        _portable(path, tree) for folder in directories for path in folder.glob("**/*.[ch]*")
     )
-    key = _digest(
-        _compiler_version(), Path(__file__).read_bytes(), *command, str(unit.source), *names
-    )
-    objects = CACHE / "objects"
-    objects.mkdir(parents=True, exist_ok=True)
-    manifest = objects / f"{key}.json"
-    if manifest.exists():
-        known = json.loads(manifest.read_text())
-        done = objects / known["object"]
-        unchanged = all(_file_digest(path) == known["files"][path] for path in known["files"])
-        if unchanged and done.exists():
+    recipe = Path(__file__).read_bytes()
+    key = _digest(_compiler_version(), recipe, *flags, _portable(source, tree), *headers)
+    known = CACHE / "objects" / key
+    known.mkdir(parents=True, exist_ok=True)
+    for manifest in known.glob("*.json"):
+        done = manifest.with_suffix(".o")
+        if _is_current(json.loads(manifest.read_text()), tree) and done.exists():
             return done
-    with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-        made, makefile = Path(scratch) / "unit.o", Path(scratch) / "unit.d"
-        _run([*command, "-MD", "-MF", makefile, "-c", unit.source, "-o", made])
-        if unit.instrumented:
-            _rename_symbols(made, Path(scratch) / "renames")
-        files = {path: _file_digest(path) for path in _dependencies(makefile.read_text())}
-        done = objects / f"{_digest(key, json.dumps(files, sort_keys=True))}.o"
-        made.replace(done)
-        text = Path(scratch) / "manifest"
-        text.write_text(json.dumps({"object": done.name, "files": files}))
-        text.replace(manifest)
+    includes = [f"-I{folder}" for folder in directories]
+    with tempfile.TemporaryDirectory(dir=CACHE) as name:
+        scratch, start = Path(name), time.time()
+        command = [COMPILER, *flags, *includes, "-x", "c++", "-c", source]
+        paths = _compile(command, unit.instrumented, scratch)
+        files = {_portable(path, tree): _file_digest(path) for path in paths}
+        foreign = [
+            p for p in files if not p.startswith("tree:") and _in_tree(Path(p), tree) != Path(p)
+        ]
+        if tree != ROOT and foreign:
+            raise BuildError(f"{source} includes {foreign[0]} past the tree {tree}")
+        done = known / f"{_digest(json.dumps(files, sort_keys=True))}.o"
+        (scratch / "unit.o").replace(done)
+        if all(path.stat().st_mtime < start for path in paths):  # none was edited meanwhile
+            (scratch / "manifest").write_text(json.dumps(files))
+            (scratch / "manifest").replace(done.with_suffix(".json"))
     return done
 
 
-def compile_all(units: Iterable[Unit], tree: Path = ROOT) -> list[Path]:
+def compile_all(units: Iterable[Unit], tree: Path = TREE) -> list[Path]:
     """The objects of several units, compiled side by side."""
     with ThreadPoolExecutor(JOBS) as pool:
         return list(pool.map(lambda unit: compile_unit(unit, tree), units))
@@ -180,18 +203,31 @@ def _link(objects: Sequence[Path], flags: Sequence[str], suffix: str) -> Path:
     return done
 
 
-def program(*sources: Path | Unit, tree: Path = ROOT) -> Path:
-    """A program of the scenarios in these sources."""
-    units = [s if isinstance(s, Unit) else Unit(s) for s in sources]
-    objects = compile_all([*_runtime_units(main=True), *units], tree)
+def units_of(source: Path) -> list[Unit]:
+    """The source and what it says it needs, in lines such as
+
+    // needs: cuda/engine.cu cuda/guide.cu
+    // needs plain: cpp/src/kernels.cpp -DPROTOSEG_ISA=baseline
+    """
+    units = [Unit(source)]
+    for plain, words in re.findall(r"^// needs( plain)?: (.*)$", source.read_text(), re.M):
+        flags = tuple(word for word in words.split() if word.startswith("-"))
+        for pattern in words.split():
+            paths = [] if pattern.startswith("-") else sorted(ROOT.glob(pattern))
+            units += [Unit(path, instrumented=not plain, flags=flags) for path in paths]
+    return units
+
+
+def program(source: Path, tree: Path = TREE) -> Path:
+    """A program of the scenarios in a source file."""
+    objects = compile_all([*_runtime_units(main=True), *units_of(source)], tree)
     return _link(objects, ("-rdynamic",), "")
 
 
 def library(
-    *sources: Path | Unit, tree: Path = ROOT, flags: tuple[str, ...] = (), suffix: str = ".so"
+    *units: Unit, tree: Path = TREE, flags: tuple[str, ...] = (), suffix: str = ".so"
 ) -> Path:
     """A shared library with the runtime in it, for ctypes or as an extension module."""
-    units = [s if isinstance(s, Unit) else Unit(s) for s in sources]
     objects = compile_all([*_runtime_units(main=False), *units], tree)
     # Its own copies of everything: several such libraries may be loaded at once.
     return _link(objects, ("-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", *flags), suffix)
@@ -225,10 +261,10 @@ def run(
     return Result(done.returncode == 0, done.stdout + done.stderr)
 
 
-def copy_tree(target: Path) -> Path:
-    """A copy of the kernels' headers, to be changed."""
+def copy_tree(target: Path, root: Path = ROOT) -> Path:
+    """A copy of the kernels and the library, to be changed."""
     for part in ("cuda", "cpp/include", "cpp/src"):
-        shutil.copytree(ROOT / part, target / part)
+        shutil.copytree(root / part, target / part)
     return target
 
 

@@ -35,7 +35,7 @@ __global__ void look_at_counter(Params p) {
 // The last block to finish adds up what the others left.
 template <int planted>  // 0: nothing, 1: no fence, 2: no barrier before it, 3: each fences for
                         // itself
-                        __global__ void last_block(Params p) {
+__global__ void last_block(Params p) {
   PROTOSEG_SHARED(int, is_last, 1);
   int* partial = p.out + 2;
   partial[block() * 32 + thread()] = thread();

@@ -41,8 +41,8 @@ const void* interrupted_code(void* context) {
 #endif
 }
 
-// The first tick asks the runtime to stop at its next entry. If a second goes by without one, the
-// thread computes without touching memory, and can be left where it is.
+// The first tick asks the runtime to stop at its next entry. If half a second goes by without one,
+// the thread computes without touching memory, and can be left where it is.
 void on_timer(int, siginfo_t*, void* context) {
   if (!current) return;
   expired = true;
@@ -86,7 +86,7 @@ void start_watchdog(double seconds) {
     itimerspec spec = {};
     spec.it_value.tv_sec = static_cast<time_t>(seconds);
     spec.it_value.tv_nsec = static_cast<long>((seconds - double(spec.it_value.tv_sec)) * 1e9) + 1;
-    spec.it_interval.tv_nsec = 500'000'000;
+    spec.it_interval.tv_nsec = 250'000'000;
     timer_settime(timer, 0, &spec, nullptr);
   }
   stack_t stack = {};

@@ -1,0 +1,125 @@
+"""Every bug planted into the kernels (mutants/) makes its test fail."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from simt import build, mutation
+from simt.mutation import Mutation
+
+
+def _load(path: Path) -> list[Mutation]:
+    spec = importlib.util.spec_from_file_location(f"mutants_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return list(module.MUTATIONS)
+
+
+MUTATIONS = [m for path in sorted((build.HERE / "mutants").glob("*.py")) for m in _load(path)]
+
+
+@pytest.fixture(scope="session")
+def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[build.Result]]]:
+    """The mutations that were asked for, two at a time."""
+    calls = [getattr(item, "callspec", None) for item in request.session.items]
+    wanted = [call.params["planted"] for call in calls if call and "planted" in call.params]
+    with ThreadPoolExecutor(build.JOBS) as pool:
+        yield {planted.id: pool.submit(mutation.outcome, planted) for planted in wanted}
+        pool.shutdown(cancel_futures=True)
+
+
+@pytest.fixture(scope="session")
+def passes() -> Callable[[str], build.Result]:
+    """How a test ends without a bug; run once."""
+    return cache(lambda test: mutation.run_test(test, build.ROOT))
+
+
+@pytest.mark.parametrize("planted", MUTATIONS, ids=lambda planted: planted.id)
+def test_mutation_is_found(
+    planted: Mutation,
+    outcomes: dict[str, Future[build.Result]],
+    passes: Callable[[str], build.Result],
+) -> None:
+    sound = passes(planted.test)
+    assert sound.passed, f"fails without the bug:\n{sound.output}"
+    result = outcomes[planted.id].result()
+    assert not result.passed, f"{planted.test} passes with the bug '{planted.name}' planted"
+
+
+def test_mutations_have_names_of_their_own() -> None:
+    names = [planted.id for planted in MUTATIONS]
+    assert len(names) == len(set(names))
+
+
+# ---- The harness itself, on a kernel that is there for this ----
+
+DEMO = mutation.mutants(
+    "cuda/demo.cuh",
+    "demo/demo.cpp:sums",
+    {
+        "barrier removed": ("  __syncthreads();\n", ""),
+        "shuffle starts too low": ("delta = 16;", "delta = 8;"),
+        "wrong mask": ("0xffffffffu", "0x0000ffffu"),
+        "accumulator uninitialised": ("double sum = 0.0;", "double sum;"),
+        "one element too many": ("i < p.length", "i <= p.length"),
+        "one element left out": ("i < p.length", "i < p.length - 1"),
+        "return before the barrier": (
+            "  if (threadIdx.x % 32 == 0) of_warp",
+            "  if (threadIdx.x > 64) return;\n  if (threadIdx.x % 32 == 0) of_warp",
+        ),
+        "wrong stride": ("i += static_cast<int>(blockDim.x)", "i += 32"),
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def demo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = build.copy_tree(tmp_path_factory.mktemp("demo") / "tree")
+    (root / "cuda" / "demo.cuh").write_text(
+        (build.HERE / "demo" / "kernel" / "demo.cuh").read_text()
+    )
+    return root
+
+
+def test_mutation_demo_is_sound(demo_root: Path) -> None:
+    result = mutation.run_test("demo/demo.cpp:sums", demo_root)
+    assert result.passed, result.output
+
+
+@pytest.mark.parametrize("demo", DEMO, ids=lambda demo: demo.id)
+def test_mutation_of_demo_is_found(demo_root: Path, demo: Mutation) -> None:
+    assert not mutation.outcome(demo, demo_root).passed
+
+
+def test_mutation_that_changes_no_result_is_not_found(demo_root: Path) -> None:
+    harmless = Mutation(
+        "harmless", "cuda/demo.cuh", "double sum = 0.0;", "double sum = 0;", "demo/demo.cpp:sums"
+    )
+    assert mutation.outcome(harmless, demo_root).passed
+
+
+@pytest.mark.parametrize(("old", "count"), [("no such text", 0), ("threadIdx", 4)])
+def test_mutation_whose_text_is_not_there_once(demo_root: Path, old: str, count: int) -> None:
+    lost = Mutation("lost", "cuda/demo.cuh", old, "", "demo/demo.cpp:sums")
+    with pytest.raises(LookupError, match=f"stands {count} times in cuda/demo.cuh"):
+        mutation.outcome(lost, demo_root)
+
+
+def test_mutation_that_does_not_compile(demo_root: Path) -> None:
+    broken = Mutation("broken", "cuda/demo.cuh", "sum = 0.0", "sum = zero", "demo/demo.cpp:sums")
+    with pytest.raises(build.BuildError, match="zero"):
+        mutation.outcome(broken, demo_root)
+
+
+def test_mutation_whose_scenario_is_not_there(demo_root: Path) -> None:
+    lost = Mutation("lost", "cuda/demo.cuh", "sum = 0.0", "sum = 1.0", "demo/demo.cpp:products")
+    with pytest.raises(LookupError, match="no scenario 'products'"):
+        mutation.outcome(lost, demo_root)
