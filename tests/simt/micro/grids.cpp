@@ -1,4 +1,6 @@
 // Blocks of one launch: what they may not share, and how they can.
+#include <thread>
+
 #include "micro.hpp"
 
 namespace {
@@ -100,6 +102,23 @@ SIMT_FAULT(last_block_without_barrier, "race on global memory between blocks: re
   count_blocks(last_block<2>);
 }
 SIMT_SCENARIO(last_block_all_fence) { count_blocks(last_block<3>); }
+
+// Launches from several threads of the host take turns.
+SIMT_SCENARIO(host_threads) {
+  std::vector<std::thread> threads;
+  std::vector<int> counted(4);
+  for (std::size_t i = 0; i < counted.size(); ++i)
+    threads.emplace_back([&counted, i] {
+      for (int round = 0; round < 20; ++round) {
+        simt::DeviceArray<int> out(1, "out");
+        out.fill_bytes(0);
+        micro::pc::launch(all_count, {3, 64}, nullptr, {nullptr, out.data(), 0});
+        counted[i] += out.download()[0];
+      }
+    });
+  for (std::thread& thread : threads) thread.join();
+  for (int count : counted) SIMT_EXPECT_EQUAL(count, 20 * 3 * 64);
+}
 
 SIMT_SCENARIO(chosen_blocks_of_a_huge_grid) {
   simt::DeviceArray<int> out(1, "out");

@@ -109,6 +109,11 @@ __global__ void whole_struct(Params p) {
   std::memcpy(p.out + 5 * thread(), &five, sizeof five);
 }
 
+template <class Index>
+__global__ void far_away(Params p) {
+  p.out[thread()] = p.in[static_cast<Index>(blockIdx.x) * (32 + p.n) + thread()];
+}
+
 __global__ void long_copy(Params p) {
   std::memcpy(p.out, p.in, sizeof(int) * static_cast<unsigned>(p.n));
 }
@@ -234,6 +239,21 @@ SIMT_FAULT(struct_past_the_end, "out of bounds: reads") {
   micro::run(whole_struct, {1, 8}, 39, 40);
 }
 SIMT_FAULT(copy_past_the_end, "out of bounds: writes") { micro::run(long_copy, {1, 1}, 300, 299); }
+
+// Five gigabytes of which little is touched.
+SIMT_SCENARIO(far_into_a_huge_array) {
+  const auto in = simt::DeviceArray<int>::zeros(std::size_t{5} << 28, "in");
+  const simt::DeviceArray<int> out(32, "out");
+  simt::options().blocks = {40000000};
+  micro::pc::launch(far_away<long long>, {41000000, 32}, nullptr, {in.data(), out.data(), 0});
+  SIMT_EXPECT_EQUAL(out.download()[31], 0);
+}
+SIMT_FAULT(index_of_32_bits, "out of bounds: reads|undefined behaviour: a product") {
+  const auto in = simt::DeviceArray<int>::zeros(std::size_t{5} << 28, "in");
+  const simt::DeviceArray<int> out(32, "out");
+  simt::options().blocks = {500000};
+  micro::pc::launch(far_away<int>, {41000000, 32}, nullptr, {in.data() + 8, out.data(), 5000});
+}
 
 SIMT_FAULT(upload_past_the_end, "out of bounds: upload of 8 bytes") {
   simt::DeviceArray<int> a(1, "a");

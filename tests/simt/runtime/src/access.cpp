@@ -90,7 +90,7 @@ void touch_device(const Thread& t, std::uintptr_t a, unsigned n, Access access, 
     out_of_bounds(a, n, access, code);
   const std::size_t offset = a - allocation->origin;
   const std::uint32_t wanted = (1u << n) - 1;
-  if (access != Access::write && allocation->written.get(offset, n) != wanted)
+  if (access != Access::write && allocation->written.get(offset, n) != wanted && !allocation->zeros)
     unwritten(a, n, code);
   if (access == Access::write) allocation->written.set(offset, n);
   const std::uint32_t site = count_access(t, a, n, access, false, code);

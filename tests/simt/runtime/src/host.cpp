@@ -31,7 +31,8 @@ void copy_device(void* to, const void* from, std::size_t bytes) {
     simt::fail("out of bounds: cudaMemcpyAsync writes " + simt::describe_outside(b));
   simt::Bits written = target->written;
   for (std::size_t i = 0; i < bytes; ++i)
-    written.fill(b - target->origin + i, 1, source->written.get(a - source->origin + i, 1));
+    written.fill(b - target->origin + i, 1,
+                 source->zeros || source->written.get(a - source->origin + i, 1));
 }
 
 }  // namespace

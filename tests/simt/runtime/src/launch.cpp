@@ -1,6 +1,5 @@
 // Runs a grid: clusters in random order, the threads of a cluster as fibers.
 #include <algorithm>
-#include <mutex>
 #include <numeric>
 
 #include "machine.hpp"
@@ -11,10 +10,10 @@ namespace simt {
 
 thread_local Thread* current __attribute__((tls_model("initial-exec"))) = nullptr;
 Launch* active = nullptr;
+std::recursive_mutex device_mutex;
 
 namespace {
 
-std::mutex launching;
 Stacks stacks;
 std::uint32_t next_epoch = 1;
 
@@ -262,7 +261,7 @@ void give_way() {
 void detail::launch(const void* kernel, const LaunchShape& shape, void (*run)(const void*),
                     const void* call) {
   if (current) fail("a kernel launches a kernel");
-  const std::lock_guard<std::mutex> lock(launching);
+  const std::lock_guard lock(device_mutex);
   Launch launch;
   launch.kernel = kernel;
   launch.shape = shape;

@@ -4,7 +4,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <cstring>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -28,7 +29,8 @@ struct Place {
   int line = 0;
 
   bool operator==(const Place& o) const {
-    return line == o.line && operation == o.operation && file == o.file;
+    return line == o.line && operation == o.operation &&
+           (file == o.file || (file && o.file && !std::strcmp(file, o.file)));
   }
 };
 
@@ -141,6 +143,9 @@ struct Launch {
 // The thread that runs; null on the host. Other OS threads see their own, hence null.
 extern thread_local Thread* current __attribute__((tls_model("initial-exec")));
 extern Launch* active;  // null between launches
+
+// Held during a launch, and while memory is allocated, released or copied.
+extern std::recursive_mutex device_mutex;
 
 // Gives way to a ready thread, or back to the host if there is none. Returns when this one runs
 // again.

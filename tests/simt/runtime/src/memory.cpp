@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <mutex>
 #include <new>
 
 #include "traffic.hpp"
@@ -20,7 +19,6 @@ namespace {
 
 constexpr std::size_t page_bytes = std::size_t{1} << device_page_shift;
 constexpr std::size_t page_count = device_space_bytes / page_bytes;
-std::mutex allocating;
 std::size_t next_page = 1;
 std::vector<std::uint32_t> free_slots;
 std::size_t live = 0;
@@ -89,8 +87,10 @@ bool Bits::all(std::size_t at, std::size_t n) const {
   return true;
 }
 
-void* allocate(std::size_t bytes, const std::string& name, std::size_t misalignment) {
-  const std::lock_guard<std::mutex> lock(allocating);
+namespace {
+
+Allocation& make(std::size_t bytes, const std::string& name, std::size_t misalignment) {
+  const std::lock_guard lock(device_mutex);
   if (!device_space) {
     device_space = reinterpret_cast<std::uintptr_t>(map(device_space_bytes, PROT_NONE));
     device_pages =
@@ -121,8 +121,6 @@ void* allocate(std::size_t bytes, const std::string& name, std::size_t misalignm
   a->read_stamps = reinterpret_cast<std::uint32_t*>(at += record_bytes);
   a->write_stamps = reinterpret_cast<std::uint32_t*>(at += stamp_bytes);
   a->written = Bits(at + stamp_bytes);
-  // Garbage that is NaN as any float, for what is read past the checks.
-  std::memset(reinterpret_cast<void*>(a->begin), 0xff, std::min(bytes, std::size_t{4096}));
   std::uint32_t slot;
   if (free_slots.empty()) {
     slot = static_cast<std::uint32_t>(device_allocations.size());
@@ -134,13 +132,25 @@ void* allocate(std::size_t bytes, const std::string& name, std::size_t misalignm
   }
   std::fill_n(device_pages + a->first_page, a->pages, slot);
   ++live;
-  return reinterpret_cast<void*>(a->begin);
+  return *a;
+}
+
+}  // namespace
+
+void* allocate(std::size_t bytes, const std::string& name, std::size_t misalignment) {
+  return reinterpret_cast<void*>(make(bytes, name, misalignment).begin);
+}
+
+void* allocate_zeros(std::size_t bytes, const std::string& name) {
+  Allocation& a = make(bytes, name, 0);
+  a.zeros = true;
+  return reinterpret_cast<void*>(a.begin);
 }
 
 void release(void* pointer) {
   if (!pointer) return;
+  const std::lock_guard lock(device_mutex);
   Allocation& a = find(pointer, "release");
-  const std::lock_guard<std::mutex> lock(allocating);
   const std::uintptr_t page = device_space + a.first_page * page_bytes;
   free_slots.push_back(device_pages[a.first_page]);
   device_allocations[free_slots.back()] = nullptr;
@@ -148,7 +158,6 @@ void release(void* pointer) {
   mmap(reinterpret_cast<void*>(page), a.pages * page_bytes, PROT_NONE,
        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
   munmap(a.bookkeeping, a.bookkeeping_bytes);
-  forget_allocation(a);
   delete &a;
   --live;
 }
@@ -157,6 +166,7 @@ std::size_t allocations() { return live; }
 
 void upload(void* device, const void* host, std::size_t bytes) {
   if (!bytes) return;
+  const std::lock_guard lock(device_mutex);
   Allocation& a = find(device, "upload");
   check_range(a, device, bytes, "upload");
   std::memcpy(device, host, bytes);
@@ -165,10 +175,11 @@ void upload(void* device, const void* host, std::size_t bytes) {
 
 void download(void* host, const void* device, std::size_t bytes) {
   if (!bytes) return;
+  const std::lock_guard lock(device_mutex);
   const Allocation& a = find(device, "download");
   check_range(a, device, bytes, "download");
   const std::size_t at = reinterpret_cast<std::uintptr_t>(device) - a.origin;
-  if (!a.written.all(at, bytes)) {
+  if (!a.zeros && !a.written.all(at, bytes)) {
     std::size_t first = 0;
     while (a.written.get(at + first, 1)) ++first;
     fail("unwritten memory: the host reads '" + a.name + "', whose byte " +
@@ -180,6 +191,7 @@ void download(void* host, const void* device, std::size_t bytes) {
 
 void set(void* device, int value, std::size_t bytes) {
   if (!bytes) return;
+  const std::lock_guard lock(device_mutex);
   Allocation& a = find(device, "memset");
   check_range(a, device, bytes, "memset");
   std::memset(device, value, bytes);
@@ -188,8 +200,10 @@ void set(void* device, int value, std::size_t bytes) {
 
 void forget(void* device, std::size_t bytes) {
   if (!bytes) return;
+  const std::lock_guard lock(device_mutex);
   Allocation& a = find(device, "forget");
   check_range(a, device, bytes, "forget");
+  a.zeros = false;
   a.written.fill(reinterpret_cast<std::uintptr_t>(device) - a.origin, bytes, false);
 }
 

@@ -55,6 +55,7 @@ struct Allocation {
   std::uint32_t* read_stamps = nullptr;  // [sector] launch that touched it last
   std::uint32_t* write_stamps = nullptr;
   GlobalTraffic reads, writes;  // of the running launch
+  bool zeros = false;           // all of it counts as written
   std::size_t first_page = 0, pages = 0;
   void* bookkeeping = nullptr;
   std::size_t bookkeeping_bytes = 0;

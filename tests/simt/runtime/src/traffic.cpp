@@ -34,6 +34,8 @@ struct Site {
 // More requests than this in one segment are not grouped any more; it bounds memory.
 constexpr std::uint32_t max_requests = 1 << 16;
 
+constexpr std::size_t max_history = 1 << 16;
+
 std::vector<Site> sites;
 std::uint32_t next_segment = 1;
 std::uint32_t stamp = 0;  // of the launch
@@ -173,6 +175,8 @@ void end_traffic() {
     if (a->reads.requests) add(traffic.reads[a->name], a->reads);
     if (a->writes.requests) add(traffic.writes[a->name], a->writes);
   }
+  if (history.size() >= max_history)
+    history.erase(history.begin(), history.end() - max_history / 2);
   history.push_back(traffic);
 }
 
@@ -186,8 +190,6 @@ void end_segment(Warp& warp) {
     for (Request& request : sites[index].warps[warp.slot].requests) finish(sites[index], request);
   warp.sites.clear();
 }
-
-void forget_allocation(const Allocation&) {}
 
 std::uint32_t count_access(const Thread& thread, std::uintptr_t address, unsigned bytes,
                            Access access, bool shared, const void* code) {

@@ -11,7 +11,6 @@ void begin_traffic();
 void end_traffic();
 void begin_segment(Warp& warp);
 void end_segment(Warp& warp);
-void forget_allocation(const Allocation& allocation);
 
 // Counts an access and returns its site, an index of the place in the code.
 std::uint32_t count_access(const Thread& thread, std::uintptr_t address, unsigned bytes,

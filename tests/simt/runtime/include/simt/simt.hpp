@@ -39,6 +39,8 @@ Device& device();
 
 // `misalignment` moves the beginning that many bytes past a multiple of 256.
 void* allocate(std::size_t bytes, const std::string& name, std::size_t misalignment = 0);
+// All zeros, which count as written; of any size, as only what is touched takes memory.
+void* allocate_zeros(std::size_t bytes, const std::string& name);
 void release(void* pointer);
 std::size_t allocations();  // live ones
 
@@ -55,6 +57,9 @@ class DeviceArray {
   DeviceArray(const std::vector<T>& values, const std::string& name, std::size_t misalignment = 0)
       : DeviceArray(values.size(), name, misalignment) {
     simt::upload(data_, values.data(), values.size() * sizeof(T));
+  }
+  static DeviceArray zeros(std::size_t count, const std::string& name) {
+    return DeviceArray(count, static_cast<T*>(allocate_zeros(count * sizeof(T), name)));
   }
   DeviceArray(DeviceArray&& other) noexcept : count_(other.count_), data_(other.data_) {
     other.data_ = nullptr;
@@ -74,6 +79,8 @@ class DeviceArray {
   void fill_bytes(int value) { set(data_, value, count_ * sizeof(T)); }
 
  private:
+  DeviceArray(std::size_t count, T* data) : count_(count), data_(data) {}
+
   std::size_t count_;
   T* data_;
 };
@@ -117,7 +124,8 @@ struct Traffic {
   std::string json() const;
 };
 
-const std::vector<Traffic>& launches();  // since the last clear_launches
+const std::vector<Traffic>&
+launches();  // since the last clear_launches; the latest 32,768 at least
 void clear_launches();
 Traffic total();
 // The lines of source that moved most in the last launch: sectors, efficiency, bank conflicts.
