@@ -6,6 +6,7 @@ compiler, the flags, and every file that went into it are the same, byte for byt
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -159,6 +160,7 @@ def compile_unit(unit: Unit, tree: Path = TREE) -> Path:
     for manifest in known.glob("*.json"):
         done = manifest.with_suffix(".o")
         if _is_current(json.loads(manifest.read_text()), tree) and done.exists():
+            os.utime(done)
             return done
     includes = [f"-I{folder}" for folder in directories]
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
@@ -195,7 +197,9 @@ def _runtime_units(*, main: bool) -> list[Unit]:
 def _link(objects: Sequence[Path], flags: Sequence[str], suffix: str) -> Path:
     key = _digest(_compiler_version(), *flags, *(path.name for path in objects))
     done = CACHE / f"{key}{suffix}"
-    if not done.exists():
+    if done.exists():
+        os.utime(done)
+    else:
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
             made = Path(scratch) / "linked"
             _run([COMPILER, *flags, "-pthread", "-o", made, *objects, "-ldl", "-lrt"])
@@ -259,6 +263,16 @@ def run(
     if done.returncode < 0:
         return Result(False, f"crash: signal {-done.returncode}\n{done.stdout}{done.stderr}")
     return Result(done.returncode == 0, done.stdout + done.stderr)
+
+
+def forget_old(days: float = 7) -> None:
+    """Remove what was compiled and not used for some days."""
+    for path in CACHE.glob("**/*"):
+        with contextlib.suppress(OSError):
+            stale = path.is_file() and path.stat().st_mtime < time.time() - days * 86400
+            if stale and path.suffix != ".json":
+                path.with_suffix(".json").unlink(missing_ok=True)
+                path.unlink()
 
 
 def copy_tree(target: Path, root: Path = ROOT) -> Path:

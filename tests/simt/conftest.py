@@ -16,5 +16,6 @@ def program(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
     """Compiles a source to a program, at most once."""
     calls = [getattr(item, "callspec", None) for item in request.session.items]
     sources = {call.params["source"] for call in calls if call and "source" in call.params}
+    build.forget_old()
     build.compile_all(unit for source in sorted(sources) for unit in build.units_of(source))
     return functools.cache(build.program)

@@ -95,6 +95,8 @@ def _run_pytest(test: str, tree: Path) -> build.Result:
     )
     if done.returncode not in (0, 1):  # passed, failed; else it did not run
         raise LookupError(f"{test} does not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    if "BuildError" in done.stdout:
+        raise build.BuildError(done.stdout[-4000:])
     return build.Result(done.returncode == 0, done.stdout)
 
 
