@@ -15,7 +15,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -157,22 +159,41 @@ def compile_unit(unit: Unit, tree: Path = TREE) -> Path:
     key = _digest(_compiler_version(), recipe, *flags, _portable(source, tree), *headers)
     known = CACHE / "objects" / key
     known.mkdir(parents=True, exist_ok=True)
+    with _turn(key if own else f"{key} {tree}"), _compiling:
+        done = _find(known, tree)
+        if done is None:
+            includes = [f"-I{folder}" for folder in directories]
+            command = [COMPILER, *flags, *includes, "-x", "c++", "-c", str(source)]
+            done = _make(known, command, unit.instrumented, tree)
+    return done
+
+
+_compiling = threading.BoundedSemaphore(JOBS)
+_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
+
+
+def _turn(what: str) -> threading.Lock:
+    """So that two threads do not compile the same."""
+    return _turns[what]
+
+
+def _find(known: Path, tree: Path) -> Path | None:
     for manifest in known.glob("*.json"):
         done = manifest.with_suffix(".o")
         if _is_current(json.loads(manifest.read_text()), tree) and done.exists():
             os.utime(done)
             return done
-    includes = [f"-I{folder}" for folder in directories]
+    return None
+
+
+def _make(known: Path, command: Sequence[str], instrumented: bool, tree: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE) as name:
         scratch, start = Path(name), time.time()
-        command = [COMPILER, *flags, *includes, "-x", "c++", "-c", source]
-        paths = _compile(command, unit.instrumented, scratch)
+        paths = _compile(command, instrumented, scratch)
         files = {_portable(path, tree): _file_digest(path) for path in paths}
-        foreign = [
-            p for p in files if not p.startswith("tree:") and _in_tree(Path(p), tree) != Path(p)
-        ]
-        if tree != ROOT and foreign:
-            raise BuildError(f"{source} includes {foreign[0]} past the tree {tree}")
+        past = [path for path in paths if _in_tree(path, tree) != path]
+        if past:
+            raise BuildError(f"{command[-1]} includes {past[0]}, which is outside the tree {tree}")
         done = known / f"{_digest(json.dumps(files, sort_keys=True))}.o"
         (scratch / "unit.o").replace(done)
         if all(path.stat().st_mtime < start for path in paths):  # none was edited meanwhile
