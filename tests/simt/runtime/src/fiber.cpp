@@ -6,7 +6,7 @@
 
 namespace simt {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
 
 // Callee-saved registers and the stack pointer are all there is; kernels leave the floating-point
 // control words alone.

@@ -1,17 +1,18 @@
-// Stacks and the switch between them.
+// Stacks and the switch between them: a few instructions on x86-64, ucontext elsewhere or where
+// SIMT_UCONTEXT is defined.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <vector>
 
-#if !defined(__x86_64__)
+#if !defined(__x86_64__) || defined(SIMT_UCONTEXT)
 #include <ucontext.h>
 #endif
 
 namespace simt {
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SIMT_UCONTEXT)
 struct Context {
   void* stack = nullptr;
 };
