@@ -106,7 +106,7 @@ void scan(GuideState& guide, Stream stream) {
 }
 
 Range range_of(unsigned long long lowest, unsigned long long highest, bool has_nan) {
-  return {-from_ordered(lowest), from_ordered(highest), has_nan};
+  return {0.0 - from_ordered(lowest), from_ordered(highest), has_nan};  // 0 rather than -0
 }
 
 }  // namespace
