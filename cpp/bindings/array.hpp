@@ -1,4 +1,5 @@
-// NumPy arrays and DLPack capsules as borrowed, read-only TensorViews. Refuses, never copies.
+// NumPy arrays, DLPack capsules and __cuda_array_interface__ dictionaries as borrowed, read-only
+// TensorViews. Refuses, never copies.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -56,11 +57,14 @@ enum Code : std::uint8_t {
   boolean = 6
 };
 constexpr std::int32_t cpu = 1;
+constexpr std::int32_t cuda = 2;
+constexpr std::int32_t cuda_managed = 13;
 }  // namespace dlpack
 
 struct Borrowed {
   TensorView view;
   py::object owner;  // keeps the memory alive
+  std::int32_t device = dlpack::cpu;
 };
 
 [[noreturn]] inline void type_error(const std::string& message) {
@@ -93,39 +97,73 @@ inline void check_rank(const std::string& name, std::int64_t rank) {
                 std::to_string(rank) + ".");
 }
 
+// DLPack's code for NumPy's letter; -1: none of ours.
+inline int code_of(char kind) {
+  switch (kind) {
+    case 'b': return dlpack::boolean;
+    case 'i': return dlpack::integer;
+    case 'u': return dlpack::unsigned_integer;
+    case 'f': return dlpack::floating;
+    default: return -1;
+  }
+}
+
+inline void set_stride(const std::string& name, TensorView& view, int axis, std::int64_t bytes,
+                       std::int64_t item) {
+  if (bytes % item != 0)
+    throw Error(name + " has strides that are no multiple of its element size; copy it first.");
+  view.strides[axis] = bytes / item;
+}
+
 inline Borrowed borrow_numpy(const std::string& name, const py::array& array) {
   check_rank(name, array.ndim());
   const py::dtype dtype = array.dtype();
-  int code = -1;
-  switch (dtype.kind()) {
-    case 'b': code = dlpack::boolean; break;
-    case 'i': code = dlpack::integer; break;
-    case 'u': code = dlpack::unsigned_integer; break;
-    case 'f': code = dlpack::floating; break;
-    default: break;
-  }
   if (!py::cast<bool>(dtype.attr("isnative")))
     type_error(name + " is not in native byte order; convert it with "
                       ".astype(x.dtype.newbyteorder('=')).");
   Borrowed result;
-  result.view.dtype = dtype_from(name, code, 8 * dtype.itemsize());
+  result.view.dtype = dtype_from(name, code_of(dtype.kind()), 8 * dtype.itemsize());
   result.view.data = array.data();
   result.view.rank = static_cast<int>(array.ndim());
   for (int axis = 0; axis < result.view.rank; ++axis) {
-    if (array.strides(axis) % dtype.itemsize() != 0)
-      throw Error(name + " has strides that are no multiple of its element size; copy it first.");
     result.view.shape[axis] = array.shape(axis);
-    result.view.strides[axis] = array.strides(axis) / dtype.itemsize();
+    set_stride(name, result.view, axis, array.strides(axis), dtype.itemsize());
   }
   result.owner = array;
   return result;
 }
 
+// What Numba's arrays offer instead of DLPack; their owner is kept by the caller's tuple
+// (dictionary, owner).
+inline Borrowed borrow_interface(const std::string& name, const py::dict& interface,
+                                 const py::object& owner) {
+  const auto shape = py::cast<std::vector<std::int64_t>>(interface["shape"]);
+  const auto type = py::cast<std::string>(interface["typestr"]);  // such as "<f4"
+  if (type.size() < 3 || type[0] == '>')
+    type_error(name + " is of type \"" + type + "\", not of numbers in native byte order.");
+  check_rank(name, static_cast<std::int64_t>(shape.size()));
+  const std::int64_t item = std::stoll(type.substr(2));
+  const DType dtype = dtype_from(name, code_of(type[1]), 8 * item);
+  const auto data = py::cast<std::uintptr_t>(py::tuple(interface["data"])[0]);
+  Borrowed result;
+  result.view = protoseg::contiguous_view(reinterpret_cast<const void*>(data), dtype,
+                                          static_cast<int>(shape.size()), shape.data());
+  if (interface.contains("strides") && !interface["strides"].is_none()) {
+    const auto strides = py::cast<std::vector<std::int64_t>>(interface["strides"]);
+    for (int axis = 0; axis < result.view.rank; ++axis)
+      set_stride(name, result.view, axis, strides.at(axis), item);
+  }
+  result.owner = owner;
+  result.device = dlpack::cuda;
+  return result;
+}
+
 inline TensorView view_of(const std::string& name, const dlpack::Tensor& tensor) {
   check_rank(name, tensor.rank);
-  if (tensor.device.type != dlpack::cpu)
-    type_error(name + " is not in CPU memory, and this build scores on the CPU; copy it to the "
-                      "CPU first.");
+  const std::int32_t device = tensor.device.type;
+  if (device != dlpack::cpu && device != dlpack::cuda && device != dlpack::cuda_managed)
+    type_error(name + " is neither in CPU memory nor on a CUDA device (its DLPack device type is " +
+               std::to_string(device) + "); copy it to the CPU first.");
   if (tensor.dtype.code == dlpack::complex)
     type_error(name + " must be real, got a complex dtype.");
   if (tensor.dtype.lanes != 1) type_error(name + " holds vectors, not numbers.");
@@ -146,6 +184,7 @@ Borrowed consume(const std::string& name, const py::handle& capsule, const char*
   if (managed == nullptr) throw py::error_already_set();
   Borrowed result;
   result.view = view_of(name, managed->tensor);
+  if (managed->tensor.device.type != dlpack::cpu) result.device = dlpack::cuda;
   PyCapsule_SetName(capsule.ptr(), used_name);
   result.owner = py::capsule(managed, [](void* pointer) {
     auto* owned = static_cast<Managed*>(pointer);
@@ -154,7 +193,7 @@ Borrowed consume(const std::string& name, const py::handle& capsule, const char*
   return result;
 }
 
-inline Borrowed borrow(const std::string& name, const py::object& object) {
+inline Borrowed borrow_any(const std::string& name, const py::object& object) {
   if (PyCapsule_IsValid(object.ptr(), "dltensor"))
     return consume<dlpack::Managed>(name, object, "dltensor", "used_dltensor");
   if (PyCapsule_IsValid(object.ptr(), "dltensor_versioned")) {
@@ -165,7 +204,22 @@ inline Borrowed borrow(const std::string& name, const py::object& object) {
                                              "used_dltensor_versioned");
   }
   if (py::isinstance<py::array>(object)) return borrow_numpy(name, py::cast<py::array>(object));
+  if (py::isinstance<py::tuple>(object) && py::len(object) == 2) {
+    const auto pair = py::cast<py::tuple>(object);
+    return borrow_interface(name, py::cast<py::dict>(pair[0]), py::cast<py::object>(pair[1]));
+  }
   type_error(name + " must be a NumPy array or a DLPack capsule.");
+}
+
+// In memory of the given kind of device.
+inline Borrowed borrow(const std::string& name, const py::object& object,
+                       std::int32_t device = dlpack::cpu) {
+  Borrowed result = borrow_any(name, object);
+  if (result.device != device)
+    type_error(name + (device == dlpack::cpu
+                           ? " is on a CUDA device, but the guide is in CPU memory; move one."
+                           : " is in CPU memory, but the guide is on a CUDA device; move one."));
+  return result;
 }
 
 }  // namespace protoseg_python

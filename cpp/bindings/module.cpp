@@ -4,40 +4,12 @@
 #include <pybind11/stl.h>
 
 #include "array.hpp"
+#include "cuda_guide.hpp"
+#include "options.hpp"
 #include "protoseg/engine.hpp"
 
 namespace protoseg_python {
 namespace {
-
-using protoseg::Options;
-
-template <class Enum>
-Enum parse(const char* argument, const std::string& name, const protoseg::Names<Enum>& names) {
-  std::string offered;
-  for (const auto& [offered_name, value] : names) {
-    if (name == offered_name) return value;
-    offered += (offered.empty() ? "\"" : ", \"") + std::string(offered_name) + "\"";
-  }
-  throw Error(std::string(argument) + " must be one of " + offered + ", got \"" + name + "\".");
-}
-
-template <class Enum>
-std::vector<std::string> listed(const protoseg::Names<Enum>& names) {
-  std::vector<std::string> result;
-  for (const auto& entry : names) result.emplace_back(entry.first);
-  return result;
-}
-
-Options make_options(std::int64_t groups, const std::string& metric,
-                     const std::string& interpolation, bool align_corners, double temperature) {
-  Options options;
-  options.groups = groups;
-  options.metric = parse("metric", metric, protoseg::metric_names());
-  options.interpolation = parse("interpolation", interpolation, protoseg::interpolation_names());
-  options.align_corners = align_corners;
-  options.temperature = temperature;
-  return options;
-}
 
 // A Guide and the memory it borrows.
 class PyGuide {
@@ -217,7 +189,7 @@ PYBIND11_MODULE(_core, m) {
   m.doc() = "The compiled engine behind protoseg_fast. Private: use the package.";
   m.attr("__version__") = PROTOSEG_VERSION;
 
-  py::register_exception_translator([](std::exception_ptr pointer) {
+  py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const Error& error) {
@@ -226,11 +198,11 @@ PYBIND11_MODULE(_core, m) {
     }
   });
 
-  py::class_<Options>(m, "Options")
+  py::class_<Options>(m, "Options", py::module_local())
       .def(py::init(&make_options), py::kw_only(), py::arg("groups"), py::arg("metric"),
            py::arg("interpolation"), py::arg("align_corners"), py::arg("temperature"));
 
-  py::class_<PyGuide>(m, "Guide")
+  py::class_<PyGuide>(m, "Guide", py::module_local())
       .def(py::init<const py::object&, const py::object&, const py::object&,
                     std::optional<double>>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"))
@@ -246,9 +218,38 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("size", &PyGuide::size)
       .def_property_readonly("nbytes", [](const PyGuide& g) { return g.guide().bytes(); });
 
+  py::class_<PyCudaGuide>(m, "CudaGuide", py::module_local())
+      .def(py::init<const py::object&, const py::object&, const py::object&, std::optional<double>,
+                    const py::object&, std::uintptr_t>(),
+           py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"),
+           py::arg("memory"), py::arg("stream"))
+      .def("sa_counts", &PyCudaGuide::sa_counts, py::arg("features"), py::arg("options"),
+           py::arg("target"), py::arg("output"), py::arg("stream"))
+      .def("sa_score", &PyCudaGuide::sa_score, py::arg("features"), py::arg("options"),
+           py::arg("empty"), py::arg("stream"))
+      .def("prototypes", &PyCudaGuide::prototypes, py::arg("features"), py::arg("options"),
+           py::arg("stream"))
+      .def("segment", &PyCudaGuide::segment, py::arg("features"), py::arg("options"),
+           py::arg("stream"))
+      .def("probability", &PyCudaGuide::probability, py::arg("features"), py::arg("options"),
+           py::arg("stream"))
+      .def("check", &PyCudaGuide::check, py::arg("stream"))
+      .def("set_tuning", &PyCudaGuide::set_tuning, py::arg("strategy"), py::arg("cluster"),
+           py::arg("units"), py::arg("cache_bytes"))
+      .def_property_readonly("images", &PyCudaGuide::images)
+      .def_property_readonly("targets", &PyCudaGuide::targets)
+      .def_property_readonly("size", &PyCudaGuide::size)
+      .def_property_readonly("nbytes", &PyCudaGuide::bytes)
+      .def_property_readonly("allocations", &PyCudaGuide::allocations);
+
   m.def("score", &score, py::arg("name"), py::arg("tp").noconvert(),
         py::arg("predicted").noconvert(), py::arg("actual").noconvert(),
         py::arg("defined").noconvert(), py::arg("empty"));
+  m.def("cuda_score", &cuda_score, py::arg("name"), py::arg("counts"), py::arg("shape"),
+        py::arg("empty"), py::arg("memory"), py::arg("stream"));
+  m.def(
+      "cuda_available", [] { return protoseg::cuda_available(); },
+      "Whether a CUDA device can be used; build_config()[\"cuda\"] says why not.");
   m.def("option_names", [] {
     py::dict names;
     names["metric"] = listed(protoseg::metric_names());

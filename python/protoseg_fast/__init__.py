@@ -13,7 +13,7 @@ except ImportError as error:
     ) from error
 
 from protoseg_fast import reference
-from protoseg_fast._core import available_isas, build_config, set_isa
+from protoseg_fast._core import available_isas, build_config, cuda_available, set_isa
 from protoseg_fast.counts import BothCounts, Counts, MeanSA, Prototypes, mean_sa
 from protoseg_fast.functional import probability, prototypes, sa_counts, sa_score, segment
 from protoseg_fast.guide import Guide
@@ -30,6 +30,7 @@ __all__ = [
     "Prototypes",
     "available_isas",
     "build_config",
+    "cuda_available",
     "mean_sa",
     "probability",
     "prototypes",

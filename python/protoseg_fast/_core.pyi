@@ -5,6 +5,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from protoseg_fast._arrays import DeviceMemory
+
 __version__: str
 
 _CountArrays: TypeAlias = tuple[
@@ -48,6 +50,38 @@ class Guide:
     @property
     def nbytes(self) -> int: ...
 
+class CudaGuide:
+    def __init__(
+        self,
+        pred: Any,
+        target: Any,
+        mask: Any,
+        binarize: float | None,
+        memory: DeviceMemory,
+        stream: int,
+    ) -> None: ...
+    def sa_counts(
+        self, features: Any, options: Options, target: bool, output: bool, stream: int
+    ) -> tuple[tuple[Any, Any, Any, Any, Any], ...]: ...
+    def sa_score(self, features: Any, options: Options, empty: str, stream: int) -> Any: ...
+    def prototypes(
+        self, features: Any, options: Options, stream: int
+    ) -> tuple[Any, Any, Any, Any]: ...
+    def segment(self, features: Any, options: Options, stream: int) -> Any: ...
+    def probability(self, features: Any, options: Options, stream: int) -> Any: ...
+    def check(self, stream: int) -> None: ...
+    def set_tuning(self, strategy: int, cluster: int, units: int, cache_bytes: int) -> None: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def targets(self) -> int: ...
+    @property
+    def size(self) -> tuple[int, ...]: ...
+    @property
+    def nbytes(self) -> int: ...
+    @property
+    def allocations(self) -> int: ...
+
 def score(
     name: str,
     tp: NDArray[np.int64],
@@ -56,6 +90,17 @@ def score(
     defined: NDArray[np.bool_],
     empty: str,
 ) -> NDArray[np.float64]: ...
+def cuda_score(
+    name: str,
+    counts: tuple[Any, ...],
+    shape: tuple[int, ...],
+    empty: str,
+    memory: DeviceMemory,
+    stream: int,
+) -> Any: ...
+def cuda_available() -> bool:
+    """Whether a CUDA device can be used; ``build_config()["cuda"]`` says why not."""
+
 def option_names() -> dict[str, list[str]]: ...
 def available_isas() -> list[str]: ...
 def set_isa(name: str) -> None: ...

@@ -16,14 +16,30 @@ __all__ = ["BothCounts", "Counts", "MeanSA", "Prototypes", "mean_sa"]
 class _Parts:
     """Arrays of one caller's kind that merge with those of other parts of the same images.
 
-    Kept in NumPy, whose 64-bit numbers every kind's results are made from when asked for.
+    Kept in NumPy, whose 64-bit numbers every kind's results are made from when asked for; on a
+    CUDA device in arrays there.
     """
 
     _letters: str  # of the axes of the first array
+    _names: tuple[str, ...]  # of the arrays
 
-    def __init__(self, arrays: dict[str, np.ndarray], kind: Kind) -> None:
+    def __init__(self, arrays: dict[str, Any], kind: Kind) -> None:
         self._arrays = arrays
         self._kind = kind
+
+    @classmethod
+    def _given(cls, given: dict[str, Any]) -> tuple[dict[str, Any], Kind]:
+        """The caller's arrays as they are kept, and their kind."""
+        kind = common_kind({name: inspect(name, array) for name, array in given.items()})
+        if kind.device == "cpu":
+            return {name: to_numpy(array) for name, array in given.items()}, kind
+        return {name: kind.memory.keep(array) for name, array in given.items()}, kind
+
+    @classmethod
+    def _from_core(cls, arrays: tuple[Any, ...], kind: Kind) -> Any:
+        parts = cls.__new__(cls)
+        _Parts.__init__(parts, dict(zip(cls._names, arrays, strict=True)), kind)
+        return parts
 
     def to_dict(self) -> dict[str, Any]:
         """Return the arrays by name, in the caller's kind."""
@@ -48,8 +64,8 @@ class _Parts:
             )
         if self._kind != other._kind:
             raise TypeError(
-                f"Parts merge within one array library, got {self._kind.module} and "
-                f"{other._kind.module}."
+                f"Parts merge within one array library and device, got {self._kind} and "
+                f"{other._kind}."
             )
 
     def __radd__(self, other: object) -> Any:
@@ -81,6 +97,7 @@ class Counts(_Parts):
     """
 
     _letters = "NGT"
+    _names = ("tp", "predicted", "actual", "voxels", "defined")
 
     def __init__(self, tp: Any, predicted: Any, actual: Any, voxels: Any, defined: Any) -> None:
         given = {
@@ -90,14 +107,7 @@ class Counts(_Parts):
             "voxels": voxels,
             "defined": defined,
         }
-        kind = common_kind({name: inspect(name, array) for name, array in given.items()})
-        super().__init__({name: to_numpy(array) for name, array in given.items()}, kind)
-
-    @classmethod
-    def _from_core(cls, arrays: tuple[np.ndarray, ...], kind: Kind) -> Counts:
-        counts = cls(*arrays)
-        counts._kind = kind
-        return counts
+        super().__init__(*self._given(given))
 
     @property
     def tp(self) -> Any:
@@ -161,9 +171,17 @@ class Counts(_Parts):
         """(N, G, T) float64, TP / |G|, NaN if G is empty."""
         return self.score("recall")
 
-    def _score(self, name: str, empty: str) -> np.ndarray:
-        a = self._arrays
-        return _core.score(name, a["tp"], a["predicted"], a["actual"], a["defined"], empty)
+    def _score(self, name: str, empty: str) -> Any:
+        arrays = tuple(self._arrays[part] for part in ("tp", "predicted", "actual", "defined"))
+        if self._kind.device == "cpu":
+            tp, predicted, actual, defined = arrays
+            return _core.score(name, tp, predicted, actual, defined, empty)
+        for array, dtype in zip(arrays, ("int64", "int64", "int64", "bool"), strict=True):
+            if str(array.dtype).removeprefix("torch.") != dtype or array.shape != arrays[0].shape:
+                raise TypeError("Counts must be int64, and bool for defined, all of one shape.")
+        memory, shape = self._kind.memory, tuple(arrays[0].shape)
+        with memory.current():
+            return _core.cuda_score(name, arrays, shape, empty, memory, memory.stream())
 
     def __add__(self, other: Counts) -> Counts:
         if not isinstance(other, Counts):
@@ -176,7 +194,7 @@ class Counts(_Parts):
         return Counts._from_core(tuple(merged.values()), self._kind)
 
     def __repr__(self) -> str:
-        return self._repr(dice=self._score("dice", "nan"))
+        return self._repr(dice=to_numpy(self._score("dice", "nan")))
 
 
 class BothCounts(NamedTuple):
@@ -205,6 +223,7 @@ class Prototypes(_Parts):
     """
 
     _letters = "NTC"
+    _names = ("positive", "negative", "positive_weight", "negative_weight")
 
     def __init__(
         self, positive: Any, negative: Any, positive_weight: Any, negative_weight: Any
@@ -215,14 +234,7 @@ class Prototypes(_Parts):
             "positive_weight": positive_weight,
             "negative_weight": negative_weight,
         }
-        kind = common_kind({name: inspect(name, array) for name, array in given.items()})
-        super().__init__({name: to_numpy(array) for name, array in given.items()}, kind)
-
-    @classmethod
-    def _from_core(cls, arrays: tuple[np.ndarray, ...], kind: Kind) -> Prototypes:
-        prototypes = cls(*arrays)
-        prototypes._kind = kind
-        return prototypes
+        super().__init__(*self._given(given))
 
     @property
     def positive(self) -> Any:
@@ -251,8 +263,9 @@ class Prototypes(_Parts):
         mine, theirs = self._arrays, other._arrays
         sides = ("positive", "negative")
         weights = [f"{side}_weight" for side in sides]
+        where = np.where if self._kind.device == "cpu" else self._kind.memory.module.where
         means = [
-            _merge_means(mine[side], mine[weight], theirs[side], theirs[weight])
+            _merge_means(where, mine[side], mine[weight], theirs[side], theirs[weight])
             for side, weight in zip(sides, weights, strict=True)
         ]
         return Prototypes._from_core(
@@ -260,7 +273,7 @@ class Prototypes(_Parts):
         )
 
     def __repr__(self) -> str:
-        difference = self._arrays["positive"] - self._arrays["negative"]
+        difference = to_numpy(self._arrays["positive"]) - to_numpy(self._arrays["negative"])
         return self._repr(distance=np.linalg.norm(difference, axis=-1))
 
 
@@ -314,16 +327,14 @@ def mean_sa(scores: Iterable[Any]) -> MeanSA:
     return MeanSA(kind.wrap(mean), kind.wrap(count))
 
 
-def _merge_means(
-    mean: np.ndarray, weight: np.ndarray, other: np.ndarray, other_weight: np.ndarray
-) -> np.ndarray:
+def _merge_means(where: Any, mean: Any, weight: Any, other: Any, other_weight: Any) -> Any:
     """Merge means (N, T, C) of weights (N, T); equal means stay exactly equal."""
     total = weight + other_weight
-    share = np.divide(other_weight, total, out=np.zeros_like(total), where=total > 0)[..., None]
+    share = (other_weight / (total + (total == 0)))[..., None]
     merged = mean + (other - mean) * share
     # A part without weight has an undefined mean, and no say.
-    merged = np.where((other_weight == 0)[..., None], mean, merged)
-    return np.where((weight == 0)[..., None], other, merged)
+    merged = where((other_weight == 0)[..., None], mean, merged)
+    return where((weight == 0)[..., None], other, merged)
 
 
 def _summary(values: np.ndarray) -> str:

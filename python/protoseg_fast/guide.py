@@ -10,6 +10,7 @@ import numpy as np
 
 from protoseg_fast import _core
 from protoseg_fast._arrays import Array, common_kind, inspect
+from protoseg_fast._cuda import CudaGuide
 from protoseg_fast.counts import BothCounts, Counts, Prototypes
 
 __all__ = ["Empty", "Groups", "Guide", "Interpolation", "Metric"]
@@ -25,7 +26,8 @@ class Guide:
 
     Keeps the packed target and, per feature size, the resized weights of the prototypes, so that
     scoring a further layer reads its features and little else. Borrows ``pred`` and ``mask``: they
-    must not be changed while the guide is in use. Safe to use from several threads.
+    must not be changed while the guide is in use. Safe to use from several threads. Arrays on a
+    CUDA device stay there, and so do results: see docs/gpu.md.
 
     Args:
         pred: (N, T, *size) floating, the network's probability of each target, in [0, 1];
@@ -70,10 +72,27 @@ class Guide:
         }
         self._kind = common_kind(arrays)
         threshold = None if binarize is None else _number("binarize", binarize)
+        self._core: _core.Guide | CudaGuide
+        if self._kind.device != "cpu":
+            self._core = CudaGuide(arrays, self._kind, threshold)
+            return
         exported = {name: array.exported for name, array in arrays.items()}
         self._core = _core.Guide(
             exported["pred"], exported.get("target"), exported.get("mask"), threshold
         )
+
+    def check(self) -> None:
+        """Raise what is wrong with the values of pred, target and mask.
+
+        On the CPU they were checked when the guide was made, and this does nothing. On a CUDA
+        device they are checked there without anyone waiting: until this is called, which waits,
+        wrong values show as scores of NaN and counts that are not ``defined``.
+
+        Raises:
+            ValueError: as the constructor on the CPU.
+        """
+        if isinstance(self._core, CudaGuide):
+            self._core.check()
 
     def sa_counts(
         self,
@@ -186,15 +205,20 @@ class Guide:
     def __repr__(self) -> str:
         return (
             f"Guide(N={self._core.images}, T={self._core.targets}, size={self.size}, "
-            f"arrays={self._kind.module!r})"
+            f"arrays={str(self._kind)!r})"
         )
 
     def _inspect(self, features: Any) -> Array:
         array = inspect("features", features)
+        if array.kind.device != self._kind.device:
+            raise TypeError(
+                f"features are on {array.kind.device}, but the guide's pred is on "
+                f"{self._kind.device}; move one of them first."
+            )
         if array.kind != self._kind:
             raise TypeError(
-                f"features come from {array.kind.module}, but the guide's pred came from "
-                f"{self._kind.module}; convert one of them first."
+                f"features come from {array.kind}, but the guide's pred came from {self._kind}; "
+                "convert one of them first."
             )
         return array
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from protoseg_fast._core import cuda_available
 from protoseg_fast.guide import Guide
 
 __all__ = ["ProtoSeg"]
@@ -17,9 +18,9 @@ class ProtoSeg(nn.Module):
 
     Averages the features under pred and under 1 - pred, and returns the two-way softmax of the
     negative squared distances to the two prototypes (He et al. 2023, arXiv:2212.09206, and their
-    published code). Without gradients, CPU tensors go through the compiled engine; with gradients,
-    or on another device, through matrix products that hold one temporary of the features' size
-    instead of the original's ten.
+    published code). Without gradients, tensors of the CPU or a CUDA device go through the compiled
+    engine; with gradients, or on another device, through matrix products that hold one temporary
+    of the features' size instead of the original's ten.
 
     Args:
         ndims: "1d", "2d" or "3d", the number of spatial axes.
@@ -70,11 +71,13 @@ class ProtoSeg(nn.Module):
             dtype = torch.promote_types(dtype, mask.dtype)
         inputs = [xfeat, pred] if mask is None else [xfeat, pred, mask]
         needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
-        on_cpu = all(x.device.type == "cpu" for x in inputs)
+        through_engine = not needs_grad and dtype == xfeat.dtype
         guide = None
-        if on_cpu and not torch.compiler.is_compiling():
-            guide = Guide(pred, None, mask)  # validates values as well
-        if guide is not None and not needs_grad and dtype == xfeat.dtype:
+        if not torch.compiler.is_compiling() and (
+            xfeat.is_cpu or (xfeat.is_cuda and through_engine and cuda_available())
+        ):
+            guide = Guide(pred, None, mask)  # validates values as well, on the CPU at once
+        if guide is not None and through_engine:
             foreground = guide.probability(xfeat)[:, 0].to(dtype)
             return torch.cat([1 - foreground, foreground], dim=1)
         return _two_way_softmax(xfeat, pred, mask, dtype)

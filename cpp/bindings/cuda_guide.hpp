@@ -1,0 +1,279 @@
+// cuda::Guide for Python: memory comes from the caller's array library, work goes on its stream.
+//
+// `memory` is an object of _arrays.py: memory.empty(shape, dtype name) makes an array on the
+// device, memory.pointer(array) says where it lies. All arrays of a call are made with it.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "array.hpp"
+#include "options.hpp"
+#include "protoseg/cuda.hpp"
+
+namespace protoseg_python {
+
+namespace cuda = protoseg::cuda;
+using Shape = std::vector<std::int64_t>;
+
+inline cuda::Stream stream_of(std::uintptr_t stream) {
+  return reinterpret_cast<cuda::Stream>(stream);
+}
+
+inline py::object device_array(const py::object& memory, const Shape& shape, const char* dtype) {
+  return memory.attr("empty")(py::tuple(py::cast(shape)), dtype);
+}
+
+template <class T>
+T* device_pointer(const py::object& memory, const py::object& array) {
+  return reinterpret_cast<T*>(py::cast<std::uintptr_t>(memory.attr("pointer")(array)));
+}
+
+// What a guide keeps, as arrays of the caller's library.
+class KeptMemory {
+ public:
+  explicit KeptMemory(py::object memory) : memory_(std::move(memory)) {}
+
+  cuda::Allocator allocator() { return {&allocate, &free, this}; }
+  std::int64_t allocations() const { return allocations_; }
+  const py::object& memory() const { return memory_; }
+
+ private:
+  static void* allocate(std::size_t bytes, cuda::Stream, void* context) {
+    const py::gil_scoped_acquire gil;
+    auto* self = static_cast<KeptMemory*>(context);
+    const Shape shape = {static_cast<std::int64_t>(bytes)};
+    py::object array = device_array(self->memory_, shape, "uint8");
+    void* const pointer = device_pointer<void>(self->memory_, array);
+    self->arrays_.emplace(pointer, std::move(array));
+    ++self->allocations_;
+    return pointer;
+  }
+  static void free(void* pointer, cuda::Stream, void* context) {
+    const py::gil_scoped_acquire gil;
+    static_cast<KeptMemory*>(context)->arrays_.erase(pointer);
+  }
+
+  py::object memory_;
+  std::unordered_map<void*, py::object> arrays_;
+  std::int64_t allocations_ = 0;
+};
+
+class PyCudaGuide {
+ public:
+  PyCudaGuide(const py::object& pred, const py::object& target, const py::object& mask,
+              std::optional<double> binarize, const py::object& memory, std::uintptr_t stream)
+      : kept_(memory), pred_(borrow("pred", pred, dlpack::cuda)) {
+    Borrowed target_array;
+    if (!target.is_none()) target_array = borrow("target", target, dlpack::cuda);
+    if (!mask.is_none()) mask_ = borrow("mask", mask, dlpack::cuda);
+    const TensorView* target_view = target.is_none() ? nullptr : &target_array.view;
+    const TensorView* mask_view = mask.is_none() ? nullptr : &mask_.view;
+    const py::gil_scoped_release release;
+    guide_.emplace(pred_.view, target_view, mask_view, binarize, kept_.allocator(),
+                   stream_of(stream));
+  }
+
+  PyCudaGuide(const PyCudaGuide&) = delete;  // what is kept points to kept_
+  PyCudaGuide& operator=(const PyCudaGuide&) = delete;
+
+  // Against the target and against the output, as far as asked for: each (tp, predicted, actual
+  // [N, G, T]; voxels [N, 1, 1]; defined [N, G, T]), on the device.
+  py::tuple sa_counts(const py::object& features, const Options& options, bool target, bool output,
+                      std::uintptr_t stream) const {
+    const CallInProgress call(*this, features, options, cuda::Task::sa_counts, stream);
+    std::vector<CountsOnDevice> counts;
+    counts.reserve(2);
+    for (const bool asked : {target, output})
+      if (asked) counts.push_back(make_counts(options));
+    const auto* first = target ? &counts.front().arrays : nullptr;
+    const auto* second = output ? &counts.back().arrays : nullptr;
+    {
+      const py::gil_scoped_release release;
+      cuda::sa_counts(*guide_, call.features.view, options, first, second, call.call);
+    }
+    py::list result;
+    for (const CountsOnDevice& one : counts) result.append(one.tuple);
+    return py::tuple(result);
+  }
+
+  // [N, G, T] on the device
+  py::object sa_score(const py::object& features, const Options& options, const std::string& empty,
+                      std::uintptr_t stream) const {
+    const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
+    const CallInProgress call(*this, features, options, cuda::Task::sa_counts, stream);
+    const CountsOnDevice counts = make_counts(options);
+    py::object scores = device_array(memory(), group_shape(options), "float64");
+    auto* const out = device_pointer<double>(memory(), scores);
+    {
+      const py::gil_scoped_release release;
+      cuda::sa_counts(*guide_, call.features.view, options, &counts.arrays, nullptr, call.call);
+      cuda::score(counts.arrays, count_of(group_shape(options)), protoseg::Score::dice, policy, out,
+                  call.call.stream);
+    }
+    return scores;
+  }
+
+  // (positive, negative [N, T, C]; positive_weight, negative_weight [N, T]) on the device
+  py::tuple prototypes(const py::object& features, const Options& options,
+                       std::uintptr_t stream) const {
+    const CallInProgress call(*this, features, options, cuda::Task::prototypes, stream);
+    const Shape planes = {guide_->images(), guide_->targets()};
+    const Shape means = {planes[0], planes[1], call.features.view.shape[1]};
+    py::object arrays[4];
+    double* pointers[4];
+    for (int i = 0; i < 4; ++i) {
+      arrays[i] = device_array(memory(), i < 2 ? means : planes, "float64");
+      pointers[i] = device_pointer<double>(memory(), arrays[i]);
+    }
+    {
+      const py::gil_scoped_release release;
+      cuda::prototypes(*guide_, call.features.view, options,
+                       {pointers[0], pointers[1], pointers[2], pointers[3]}, call.call);
+    }
+    return py::make_tuple(arrays[0], arrays[1], arrays[2], arrays[3]);
+  }
+
+  py::object segment(const py::object& features, const Options& options,
+                     std::uintptr_t stream) const {
+    const CallInProgress call(*this, features, options, cuda::Task::segment, stream);
+    py::object map = device_array(memory(), map_shape(options), "bool");
+    auto* const out = device_pointer<std::uint8_t>(memory(), map);
+    {
+      const py::gil_scoped_release release;
+      cuda::segment(*guide_, call.features.view, options, out, call.call);
+    }
+    return map;
+  }
+
+  py::object probability(const py::object& features, const Options& options,
+                         std::uintptr_t stream) const {
+    const CallInProgress call(*this, features, options, cuda::Task::probability, stream);
+    if (call.features.view.dtype == DType::float64)
+      return write_probability<double>("float64", call, options);
+    return write_probability<float>("float32", call, options);
+  }
+
+  void check(std::uintptr_t stream) const {
+    const py::gil_scoped_release release;
+    guide_->check(stream_of(stream));
+  }
+
+  void set_tuning(int strategy, int cluster, int units, std::int64_t cache_bytes) {
+    tuning_.strategy = static_cast<cuda::Strategy>(strategy);
+    tuning_.cluster = cluster;
+    tuning_.units = units;
+    tuning_.cache_bytes = cache_bytes;
+  }
+
+  std::int64_t images() const { return guide_->images(); }
+  std::int64_t targets() const { return guide_->targets(); }
+  py::tuple size() const { return py::tuple(py::cast(guide_->size())); }
+  std::int64_t allocations() const { return kept_.allocations(); }
+  std::int64_t bytes() const {
+    const py::gil_scoped_release release;  // another thread may wait for the GIL in an allocation
+    return guide_->bytes();
+  }
+
+ private:
+  // Features, and the workspace; asking for its size checks all arguments. Whoever frees the
+  // workspace may use it again for what follows on the stream.
+  struct CallInProgress {
+    CallInProgress(const PyCudaGuide& guide, const py::object& object, const Options& options,
+                   cuda::Task task, std::uintptr_t stream)
+        : features(borrow("features", object, dlpack::cuda)) {
+      call.stream = stream_of(stream);
+      call.tuning = guide.tuning_;
+      call.workspace_bytes =
+          cuda::workspace_bytes(*guide.guide_, features.view, options, task, call.tuning);
+      if (call.workspace_bytes == 0) return;
+      workspace =
+          device_array(guide.memory(), {static_cast<std::int64_t>(call.workspace_bytes)}, "uint8");
+      call.workspace = device_pointer<void>(guide.memory(), workspace);
+    }
+    Borrowed features;
+    py::object workspace;
+    cuda::Call call;
+  };
+
+  struct CountsOnDevice {
+    py::tuple tuple;
+    cuda::CountArrays arrays;
+  };
+
+  CountsOnDevice make_counts(const Options& options) const {
+    const Shape shape = group_shape(options);
+    const py::object tp = device_array(memory(), shape, "int64");
+    const py::object predicted = device_array(memory(), shape, "int64");
+    const py::object actual = device_array(memory(), shape, "int64");
+    const py::object voxels = device_array(memory(), {shape[0], 1, 1}, "int64");
+    const py::object defined = device_array(memory(), shape, "bool");
+    return {py::make_tuple(tp, predicted, actual, voxels, defined),
+            {device_pointer<std::int64_t>(memory(), tp),
+             device_pointer<std::int64_t>(memory(), predicted),
+             device_pointer<std::int64_t>(memory(), actual),
+             device_pointer<std::int64_t>(memory(), voxels),
+             device_pointer<std::uint8_t>(memory(), defined)}};
+  }
+
+  template <class T>
+  py::object write_probability(const char* dtype, const CallInProgress& call,
+                               const Options& options) const {
+    py::object map = device_array(memory(), map_shape(options), dtype);
+    T* const out = device_pointer<T>(memory(), map);
+    {
+      const py::gil_scoped_release release;
+      cuda::probability(*guide_, call.features.view, options, out, call.call);
+    }
+    return map;
+  }
+
+  Shape group_shape(const Options& options) const {
+    return {guide_->images(), options.groups, guide_->targets()};
+  }
+  Shape map_shape(const Options& options) const {
+    Shape shape = group_shape(options);
+    for (const std::int64_t extent : guide_->size()) shape.push_back(extent);
+    return shape;
+  }
+  static std::int64_t count_of(const Shape& shape) {
+    std::int64_t count = 1;
+    for (const std::int64_t extent : shape) count *= extent;
+    return count;
+  }
+  const py::object& memory() const { return kept_.memory(); }
+
+  KeptMemory kept_;  // outlives the guide, which gives back to it
+  Borrowed pred_, mask_;
+  cuda::Tuning tuning_;
+  std::optional<cuda::Guide> guide_;
+};
+
+// Element-wise score of count arrays on the device, all contiguous and of one shape.
+inline py::object cuda_score(const std::string& name, const py::tuple& counts,
+                             const std::vector<std::int64_t>& shape, const std::string& empty,
+                             const py::object& memory, std::uintptr_t stream) {
+  const protoseg::Score which = parse("score", name, protoseg::score_names());
+  const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
+  std::int64_t count = 1;
+  for (const std::int64_t extent : shape) count *= extent;
+  cuda::CountArrays arrays;
+  arrays.tp = device_pointer<std::int64_t>(memory, counts[0]);
+  arrays.predicted = device_pointer<std::int64_t>(memory, counts[1]);
+  arrays.actual = device_pointer<std::int64_t>(memory, counts[2]);
+  arrays.defined = device_pointer<std::uint8_t>(memory, counts[3]);
+  py::object scores = device_array(memory, shape, "float64");
+  auto* const out = device_pointer<double>(memory, scores);
+  {
+    const py::gil_scoped_release release;
+    cuda::score(arrays, count, which, policy, out, stream_of(stream));
+  }
+  return scores;
+}
+
+}  // namespace protoseg_python
