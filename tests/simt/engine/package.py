@@ -1,0 +1,83 @@
+"""The package on the runtime: `protoseg_fast` as the checkout has it, with its `_core` from here.
+
+psf = package.load()
+guide = psf.Guide(arrays.asarray(pred), arrays.asarray(target))     # "on a CUDA device"
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.machinery
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
+
+from simt import build
+from simt.engine import arrays, library
+
+STRATEGIES = ("automatic", "small", "resident", "streamed", "split")
+
+
+def _modules() -> dict[str, ModuleType]:
+    return {
+        name: module
+        for name, module in sys.modules.items()
+        if name.partition(".")[0] == "protoseg_fast"
+    }
+
+
+@functools.cache
+def load() -> Any:
+    """A copy of the package beside the one that is installed."""
+    name = "simt.engine._core"  # another one, as pybind11 makes a module of a name but once
+    loader = importlib.machinery.ExtensionFileLoader(name, str(library.path()))
+    spec = importlib.util.spec_from_file_location(name, library.path(), loader=loader)
+    assert spec is not None
+    installed = _modules()
+    for module in installed:
+        del sys.modules[module]
+    sys.path.insert(0, str(build.ROOT / "python"))
+    try:
+        core = importlib.util.module_from_spec(spec)
+        loader.exec_module(core)
+        sys.modules["protoseg_fast._core"] = core
+        package = importlib.import_module("protoseg_fast")
+        importlib.import_module("protoseg_fast._arrays")._cupy = lambda: arrays
+    finally:
+        sys.path.remove(str(build.ROOT / "python"))
+        for module in _modules():
+            del sys.modules[module]
+        sys.modules.update(installed)
+    return package
+
+
+class HostGuide:
+    """A Guide whose arguments are copied to the device; ``tuning`` forces a strategy."""
+
+    def __init__(
+        self,
+        pred: Any,
+        target: Any = None,
+        mask: Any = None,
+        *,
+        binarize: float | None = None,
+        strategy: str = "automatic",
+        cluster: int = 0,
+        units: int = 0,
+        cache_bytes: int = 0,
+    ) -> None:
+        given = [
+            None if x is None else arrays.asarray(x, name)
+            for x, name in ((pred, "pred"), (target, "target"), (mask, "mask"))
+        ]
+        self.guide = load().Guide(*given, binarize=binarize)
+        index = STRATEGIES.index(strategy)
+        self.guide._core.core.set_tuning(index, cluster, units, cache_bytes)
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.guide, name)
+        if not callable(method):
+            return method
+        return lambda features, **options: method(arrays.asarray(features, "features"), **options)
