@@ -95,7 +95,7 @@ void launch_projection(const Problem<T>& problem, const GroupChunk& chunk, const
   p.out = request.out;
   const bool rows = problem.features.layout == Layout::rows;
   run(project_kernel<T>, range.count * p.pieces, problem.call.stream, p,
-      rows ? 0 : project_channels<T> * project_pitch<T> * std::int64_t{sizeof(T)});
+      rows ? 0 : turned_bytes<T>);
 }
 
 template <class T>

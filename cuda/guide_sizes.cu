@@ -1,5 +1,7 @@
 // What a guide keeps per feature size: weights, brought down by the adjoint of resizing, and cells.
 #include <algorithm>
+#include <limits>
+#include <vector>
 
 #include "check.hpp"
 #include "grid.hpp"
@@ -60,13 +62,24 @@ void fill_taps(const AxisTaps& taps, const AxisSizes& n, const Resize& resize, S
   run_elements(taps_kernel<>, n.n_out, stream, p);
 }
 
+// Taps are 32-bit numbers.
+void check_axes(const Extent& extent) {
+  constexpr std::int64_t most = std::numeric_limits<std::int32_t>::max();
+  if (extent.z > most || extent.y > most || extent.x > most)
+    throw Error("features of another size than pred must have fewer than 2^31 voxels along each "
+                "axis.");
+}
+
 // Geometry without bits.
 Cells take_geometry(const GuideState& guide, const Resize& resize, Arena& arena) {
+  check_axes(resize.from);
+  check_axes(guide.extent);
   Cells cells;
   cells.resized = true;
   cells.from = resize.from;
   cells.to = guide.extent;
   cells.words = divide_up(cells.to.x, 32);
+  cells.lines = cells.from.z * cells.from.y;
   cells.z = take_taps(arena, {cells.from.z, cells.to.z});
   cells.y = take_taps(arena, {cells.from.y, cells.to.y});
   cells.x = take_taps(arena, {cells.from.x, cells.to.x});

@@ -31,6 +31,7 @@ struct Sweep {
   std::int64_t segment = 8192;           // voxels that are summed together, see shape.cuh
   std::int64_t item = 4;                 // bytes of a stored element
   bool resized = false;
+  bool channels_last = false;
 };
 
 struct Plan {
@@ -79,27 +80,31 @@ inline std::int64_t tiles_of(const Sweep& sweep, const Plan& plan) {
 }
 
 // As many planes per block (they share their weights) as leave room for `blocks` blocks on a
-// multiprocessor, and work for every multiprocessor; 0 if not even one does.
+// multiprocessor, and work for every multiprocessor; 0 if not even `least` do.
 inline int affordable_units(const Sweep& sweep, const Device& device, Strategy strategy,
-                            int cluster, int blocks) {
-  for (int units = most_units; units >= 1; units /= 2) {
+                            int cluster, int blocks, int least) {
+  const std::int64_t parts = strategy == Strategy::split ? segments_of(sweep) : cluster;
+  for (int units = most_units; units >= least; units /= 2) {
     const Plan plan = make_plan(sweep, strategy, cluster, units);
     if (!plan.possible(device)) continue;
     if (blocks * (plan.shared_bytes + Plan::static_bytes) > device.processor_bytes) continue;
-    if (units > 1 && tiles_of(sweep, plan) * cluster < 2 * device.multiprocessors) continue;
+    if (units > 1 && tiles_of(sweep, plan) * parts < device.multiprocessors) continue;
     return units;
   }
   return 0;
 }
 
-// The smallest cluster in which planes are resident, three blocks to a multiprocessor if possible.
+// Three blocks to a multiprocessor if possible; then, planes that share their weights, at least by
+// twos; then, the smallest cluster.
 inline Plan resident_plan(const Sweep& sweep, const Device& device) {
   const int largest = device.clusters && !sweep.resized ? 8 : 1;
   for (int blocks = 3; blocks >= 1; --blocks)
-    for (int cluster = 1; cluster <= largest && cluster <= segments_of(sweep); cluster *= 2) {
-      const int units = affordable_units(sweep, device, Strategy::resident, cluster, blocks);
-      if (units > 0) return make_plan(sweep, Strategy::resident, cluster, units);
-    }
+    for (int least = 2; least >= 1; --least)
+      for (int cluster = 1; cluster <= largest && cluster <= segments_of(sweep); cluster *= 2) {
+        const int units =
+            affordable_units(sweep, device, Strategy::resident, cluster, blocks, least);
+        if (units > 0) return make_plan(sweep, Strategy::resident, cluster, units);
+      }
   Plan impossible;
   impossible.shared_bytes = device.block_bytes;
   return impossible;
@@ -113,10 +118,11 @@ inline Plan streamed_plan(const Sweep& sweep, const Device& device, int units) {
   return plan;
 }
 
+// Channels-last blocks take as many channels as one 32-byte sector holds.
 inline Plan split_plan(const Sweep& sweep, const Device& device) {
-  int units = 0;
+  int units = sweep.channels_last ? static_cast<int>(32 / sweep.item) : 0;
   for (int blocks = 3; blocks >= 1 && units == 0; --blocks)
-    units = affordable_units(sweep, device, Strategy::split, 1, blocks);
+    units = affordable_units(sweep, device, Strategy::split, 1, blocks, 1);
   Plan plan = make_plan(sweep, Strategy::split, 1, std::max(1, units));
   plan.chunk_units =
       std::max<std::int64_t>(plan.units, device.cache_bytes / 2 / (sweep.voxels * sweep.item));
@@ -126,14 +132,15 @@ inline Plan split_plan(const Sweep& sweep, const Device& device) {
 inline Plan automatic_plan(const Sweep& sweep, const Device& device) {
   if (!sweep.resized && sweep.voxels <= small_voxels)
     return make_plan(sweep, Strategy::small, 1, 1);
+  if (sweep.channels_last && !sweep.resized) return split_plan(sweep, device);
   const Plan resident = resident_plan(sweep, device);
-  // Counting resized planes is most of the work, and one block does it for its planes alone.
-  const std::int64_t enough =
-      sweep.resized ? 2 * device.multiprocessors : device.multiprocessors / 4;
+  // Counting resized planes is most of their work, and one block does it for its planes alone.
+  // Others would leave too many multiprocessors idle only if they were large and few.
   const std::int64_t blocks = tiles_of(sweep, resident) * resident.cluster;
-  if (resident.possible(device) && (blocks >= enough || segments_of(sweep) <= resident.cluster) &&
-      (!sweep.resized || blocks >= enough))
-    return resident;
+  const bool busy = sweep.resized ? blocks >= device.multiprocessors
+                                  : blocks >= device.multiprocessors / 4 ||
+                                        segments_of(sweep) <= resident.cluster;
+  if (resident.possible(device) && busy) return resident;
   const Plan streamed = streamed_plan(sweep, device, 1);
   if (!sweep.resized && streamed.possible(device) && streamed.grid >= device.multiprocessors &&
       tiles_of(sweep, streamed) >= device.multiprocessors &&
@@ -148,7 +155,8 @@ inline Plan choose_strategy(const Sweep& sweep, const Device& device, const Tuni
   if (tuning.strategy == Strategy::split) {
     Plan plan = split_plan(sweep, device);
     const std::int64_t chunk = plan.chunk_units;
-    if (tuning.units > 0) plan = make_plan(sweep, Strategy::split, 1, tuning.units);
+    if (tuning.units > 0 && !sweep.channels_last)
+      plan = make_plan(sweep, Strategy::split, 1, tuning.units);
     plan.chunk_units = std::max<std::int64_t>(chunk, plan.units);
     return plan;
   }

@@ -45,7 +45,13 @@ struct Sizes {
   std::int64_t units() const { return images * channels; }
   template <class T>
   Sweep sweep() const {
-    return {units(), channels, voxels, segment_voxels<SumOf<T>>, sizeof(T), resized};
+    return {units(),
+            channels,
+            voxels,
+            segment_voxels<SumOf<T>>,
+            sizeof(T),
+            resized,
+            features.layout == Layout::channels_last};
   }
   template <class T>
   std::int64_t segments() const {

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "channels_last.cuh"
 #include "count.cuh"
 
 namespace protoseg::cuda {
@@ -28,13 +29,9 @@ struct ProjectParams {
 // Targets that are projected together; with more of them, the next come from the cache.
 constexpr int project_targets = 2;
 
-// Voxels of one block, and channels of them that are staged where memory is not in rows.
+// Voxels of one block. Where memory is not in rows, a sector of channels is turned at a time.
 template <class T>
 constexpr int project_voxels = row_voxels<SumOf<T>>;
-template <class T>
-constexpr int project_channels = 32 / static_cast<int>(sizeof(T));
-template <class T>
-constexpr int project_pitch = project_voxels<T> + 16 / static_cast<int>(sizeof(T));
 
 // What one thread adds up: projections and squared norms of its step of voxels.
 template <class T>
@@ -96,15 +93,15 @@ __device__ __forceinline__ void project_elements(const ProjectParams& p, const P
                                                  std::int64_t target, int targets, bool squares,
                                                  T* staged, Projection<T>* projection) {
   const std::int64_t v = threadIdx.x * Projection<T>::count;
-  for (std::int64_t c = 0; c < p.group_channels; c += project_channels<T>) {
-    const int here = static_cast<int>(lesser(project_channels<T>, p.group_channels - c));
+  for (std::int64_t c = 0; c < p.group_channels; c += neighbours<T>) {
+    const int here = static_cast<int>(lesser(neighbours<T>, p.group_channels - c));
     __syncthreads();  // nobody reads the channels before any more
     stage_elements(p.features, task.image, task.channel + c, here, task.first, task.n, staged,
-                   project_pitch<T>);
+                   turned_pitch<T>);
     __syncthreads();
     for (int k = 0; k < here && v < task.n; ++k) {
       T value[Projection<T>::count];
-      load_aligned(staged + k * project_pitch<T> + v, value);
+      load_aligned(staged + k * turned_pitch<T> + v, value);
       double weight[project_targets];
       load_normals(p, task, target, targets, c + k, weight);
       projection->add(value, weight, squares);
@@ -213,7 +210,8 @@ template <class T>
 __global__ void __launch_bounds__(threads, 3) project_kernel(ProjectParams p) {
   PROTOSEG_SHARED(unsigned, counts, project_targets* counts_of_pair);
   const std::int64_t voxels = p.features.extent.voxels();
-  const bool squares = p.metric == Metric::cosine && p.sink != Sink::counts && p.sink != Sink::map;
+  const bool squares =
+      needs_square(p.metric) && (p.sink == Sink::probability || p.sink == Sink::wide_probability);
   for (std::int64_t i = blockIdx.x; i < p.count * p.pieces; i += gridDim.x) {
     const std::int64_t group = p.first_group + i / p.pieces,
                        first = i % p.pieces * project_voxels<T>;

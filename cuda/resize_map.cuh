@@ -74,7 +74,7 @@ template <class = void>
 __global__ void __launch_bounds__(threads, 2) resize_map_kernel(ResizeMapParams p) {
   const Divisor voxels = p.voxels;
   const std::int64_t from = p.cells.from.voxels();
-  const bool squares = p.metric == Metric::cosine && p.sink != Sink::map;
+  const bool squares = needs_square(p.metric) && p.sink != Sink::map;
   for (std::int64_t i = blockIdx.x * static_cast<std::int64_t>(threads) + threadIdx.x;
        i < p.count * voxels; i += static_cast<std::int64_t>(gridDim.x) * threads) {
     const std::int64_t k = i / voxels, voxel = i - k * voxels, group = p.first_group + k;

@@ -28,13 +28,14 @@ struct Cells {
   bool resized = false;  // false: features have the size of the pred, all else is unset
   Extent from, to;
   AxisTaps z, y, x;
-  Divisor words;                          // of an output row
+  std::int64_t words = 0;                 // of an output row
+  Divisor lines;                          // from.z x from.y
   const unsigned* valid = nullptr;        // [N, rows of tiles]
   const unsigned* actual[2] = {};         // [N, T, rows of tiles]
   const unsigned* valid_total = nullptr;  // [N, tiles]: voxels
   const unsigned* actual_total[2] = {};   // [N, T, tiles]: of the target, of the output
 
-  __host__ __device__ std::int64_t tiles() const { return from.z * from.y * words; }
+  __host__ __device__ std::int64_t tiles() const { return lines * words; }
   __host__ __device__ std::int64_t tile_rows() const { return to.z * to.y * words; }
 };
 
@@ -103,48 +104,64 @@ __device__ __forceinline__ float centred(const Centre& c, double f) {
 // each of three interpolations by 5 units of 2^-24.
 constexpr float float_doubt = 0x1p-19f;
 
-// A warp's tile: outputs [z, z + slices) x [y, y + rows) x its lanes.
+// A warp's tile: outputs [z, z + slices) x [y, y + rows) x its lanes' columns.
 struct Tile {
   int z, slices, y, rows;
-  std::int64_t index, first_row;  // in totals, in packed words
-  std::int64_t column;            // of this lane; of the last voxel if it has none
-  bool inside;                    // this lane has a column
+  std::int64_t index, word, first_row;  // in totals, of the row, in packed words
 };
 
+// Tiles are numbered word by word, so that a warp stays in its columns.
 __device__ __forceinline__ Tile tile_of(const Cells& cells, std::int64_t index) {
-  const std::int64_t line = index / cells.words, word = index - line * cells.words;
+  const std::int64_t word = index / cells.lines, line = index - word * cells.lines;
   const std::int64_t z = line / cells.from.y, y = line - z * cells.from.y;
   Tile tile;
   tile.index = index;
+  tile.word = word;
   tile.z = cells.z.begin[z];
   tile.slices = cells.z.begin[z + 1] - tile.z;
   tile.y = cells.y.begin[y];
   tile.rows = cells.y.begin[y + 1] - tile.y;
   tile.first_row = cells.words * (tile.z * cells.to.y + std::int64_t{tile.y} * tile.slices) +
                    word * tile.slices * tile.rows;
-  const std::int64_t column = word * warp_lanes + lane_of_thread();
-  tile.inside = column < cells.to.x;
-  tile.column = tile.inside ? column : cells.to.x - 1;
   return tile;
 }
 
-// Where the corners of a lane's column are: [2 z + y] rows, and two taps along x.
-template <class V>
-struct Corners {
-  const V* row[4];
+// The column of a lane, and where its taps are in a row of features.
+struct Lane {
+  std::int64_t word = -1;
+  std::int64_t column;  // of the last voxel if the lane has none
+  bool inside;          // this lane has a column
   std::int64_t lower, upper;
+  float weight;
+};
+
+__device__ __forceinline__ Lane lane_of(const Cells& cells, std::int64_t word,
+                                        std::int64_t x_stride) {
+  const std::int64_t column = word * warp_lanes + lane_of_thread();
+  Lane lane;
+  lane.word = word;
+  lane.inside = column < cells.to.x;
+  lane.column = lane.inside ? column : cells.to.x - 1;
+  lane.lower = cells.x.lower[lane.column] * x_stride;
+  lane.upper = cells.x.upper[lane.column] * x_stride;
+  lane.weight = cells.x.weight[lane.column];
+  return lane;
+}
+
+// The rows of features around a tile, [2 z + y].
+template <class V>
+struct CornerRows {
+  const V* row[4];
 };
 
 template <class V>
-__device__ __forceinline__ Corners<V> corners_of(const Cells& cells, const Plane<V>& plane,
-                                                 const Tile& tile) {
+__device__ __forceinline__ CornerRows<V> corner_rows(const Cells& cells, const Plane<V>& plane,
+                                                     const Tile& tile) {
   const V* z[2] = {plane.data + cells.z.lower[tile.z] * plane.z_stride,
                    plane.data + cells.z.upper[tile.z] * plane.z_stride};
   const std::int64_t y[2] = {cells.y.lower[tile.y] * plane.y_stride,
                              cells.y.upper[tile.y] * plane.y_stride};
-  return {{z[0] + y[0], z[0] + y[1], z[1] + y[0], z[1] + y[1]},
-          cells.x.lower[tile.column] * plane.x_stride,
-          cells.x.upper[tile.column] * plane.x_stride};
+  return {{z[0] + y[0], z[0] + y[1], z[1] + y[0], z[1] + y[1]}};
 }
 
 // The corners of a column, resized along x, and how far from 0 they reach.
@@ -154,14 +171,14 @@ struct Column {
 };
 
 template <class V>
-__device__ __forceinline__ Column look(const Corners<V>& corners, const Centre& centre,
-                                       float x_weight) {
+__device__ __forceinline__ Column look(const CornerRows<V>& corners, const Lane& lane,
+                                       const Centre& centre) {
   Column column;
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
-    const float a = centred(centre, widen(corners.row[k][corners.lower]));
-    const float b = centred(centre, widen(corners.row[k][corners.upper]));
-    column.row[k] = fmaf(x_weight, b - a, a);
+    const float a = centred(centre, widen(corners.row[k][lane.lower]));
+    const float b = centred(centre, widen(corners.row[k][lane.upper]));
+    column.row[k] = fmaf(lane.weight, b - a, a);
     column.lowest = fminf(k == 0 ? a : column.lowest, fminf(a, b));
     column.highest = fmaxf(k == 0 ? a : column.highest, fmaxf(a, b));
   }
@@ -170,11 +187,11 @@ __device__ __forceinline__ Column look(const Corners<V>& corners, const Centre& 
 
 // One voxel as the specification has it: along z, then y, then x, in double.
 template <class V>
-__device__ __forceinline__ double interpolate(const Corners<V>& corners, double z_weight,
-                                              double y_weight, double x_weight) {
+__device__ __forceinline__ double interpolate(const CornerRows<V>& corners, const Lane& lane,
+                                              double z_weight, double y_weight, double x_weight) {
   double value[2];
   for (int k = 0; k < 2; ++k) {
-    const std::int64_t tap = k == 0 ? corners.lower : corners.upper;
+    const std::int64_t tap = k == 0 ? lane.lower : lane.upper;
     const double a = lerp(widen(corners.row[0][tap]), widen(corners.row[2][tap]), z_weight);
     const double b = lerp(widen(corners.row[1][tap]), widen(corners.row[3][tap]), z_weight);
     value[k] = lerp(a, b, y_weight);
@@ -205,9 +222,10 @@ __device__ __forceinline__ void count_whole(const Tile& tile, const CellBits& bi
 // Every voxel of a tile that its corners do not decide.
 template <class V>
 __device__ __forceinline__ void evaluate(const Cells& cells, const Tile& tile,
-                                         const Corners<V>& corners, const Column& column,
-                                         float doubt, const UnitThreshold<double>& unit,
-                                         const CellBits& bits, Tally* tally) {
+                                         const CornerRows<V>& corners, const Lane& lane,
+                                         const Column& column, float doubt,
+                                         const UnitThreshold<double>& unit, const CellBits& bits,
+                                         Tally* tally) {
   unsigned mine = 0;
   int row = 0;
   for (int s = 0; s < tile.slices; ++s) {
@@ -219,10 +237,10 @@ __device__ __forceinline__ void evaluate(const Cells& cells, const Tile& tile,
       const int y = tile.y + r;
       const float value = fmaf(cells.y.weight[y], b - a, a);
       bool foreground = value > doubt;
-      const bool doubtful = tile.inside && !(std::fabs(value) > doubt);
+      const bool doubtful = lane.inside && !(std::fabs(value) > doubt);
       if (__any_sync(all_lanes, doubtful) && doubtful) {
-        const double exact =
-            interpolate(corners, cells.z.exact[z], cells.y.exact[y], cells.x.exact[tile.column]);
+        const double exact = interpolate(corners, lane, cells.z.exact[z], cells.y.exact[y],
+                                         cells.x.exact[lane.column]);
         foreground = unit.above ? exact > unit.threshold : exact < unit.threshold;
       }
       const unsigned word = __ballot_sync(all_lanes, foreground);
@@ -245,18 +263,20 @@ __device__ __forceinline__ void count_lines(const Cells& cells, const Plane<V>& 
   if (!unit.anything) return;
   const Centre centre = centre_of(unit);
   Tally tally;
+  Lane lane;
   for (std::int64_t i = begin + warp_of_thread(); i < end; i += warps) {
     const Tile tile = tile_of(cells, i);
     if (tile.slices == 0 || tile.rows == 0) continue;
-    const Corners<V> corners = corners_of(cells, plane, tile);
-    const Column column = look(corners, centre, cells.x.weight[tile.column]);
+    if (tile.word != lane.word) lane = lane_of(cells, tile.word, plane.x_stride);
+    const CornerRows<V> corners = corner_rows(cells, plane, tile);
+    const Column column = look(corners, lane, centre);
     const float largest = fmaxf(column.highest, -column.lowest);
     const float doubt = fmaf(largest, float_doubt, centre.doubt);
-    if (__all_sync(all_lanes, !tile.inside || column.highest < -doubt)) continue;
-    if (__all_sync(all_lanes, !tile.inside || column.lowest > doubt))
+    if (__all_sync(all_lanes, !lane.inside || column.highest < -doubt)) continue;
+    if (__all_sync(all_lanes, !lane.inside || column.lowest > doubt))
       count_whole(tile, bits, &tally);
     else
-      evaluate(cells, tile, corners, column, doubt, unit, bits, &tally);
+      evaluate(cells, tile, corners, lane, column, doubt, unit, bits, &tally);
   }
 #pragma unroll
   for (int k = 0; k < counts_of_pair; ++k) {

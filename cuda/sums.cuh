@@ -93,8 +93,8 @@ __device__ __forceinline__ bool needs_double(double sum) {
   return !std::isfinite(sum) || (sum != 0.0 && std::fabs(sum) < 0x1p-80);
 }
 
-// Lanes to warps, in double: partial [warps, most_units, 2].
-template <class S, int most>
+// Lanes to warps, in double: partial [warps, pitch, 2].
+template <int pitch, class S, int most>
 __device__ __forceinline__ void store_warp_sums(const S (&sum)[most][2], int units,
                                                 double* partial) {
 #pragma unroll
@@ -103,7 +103,7 @@ __device__ __forceinline__ void store_warp_sums(const S (&sum)[most][2], int uni
 #pragma unroll
     for (int side = 0; side < 2; ++side) {
       const double total = warp_sum(static_cast<double>(sum[u][side]));
-      if (lane_of_thread() == 0) partial[(warp_of_thread() * most_units + u) * 2 + side] = total;
+      if (lane_of_thread() == 0) partial[(warp_of_thread() * pitch + u) * 2 + side] = total;
     }
   }
 }
@@ -119,7 +119,7 @@ __device__ __forceinline__ double segment_sums(const T* staged, int pitch, int u
   const bool mine = static_cast<int>(threadIdx.x) < 2 * units;
   Sum lane[most_units][2] = {};
   lane_sums(staged, pitch, units, n, weights, reference, lane);
-  store_warp_sums(lane, units, partial);
+  store_warp_sums<most_units>(lane, units, partial);
   __syncthreads();
   double sum = mine ? sum_of_warps(partial + threadIdx.x, 2 * most_units) : 0.0;
   if constexpr (std::is_same_v<Sum, double>) {
@@ -129,7 +129,7 @@ __device__ __forceinline__ double segment_sums(const T* staged, int pitch, int u
     for (int u = 0; u < units; ++u) {
       double wide[1][2] = {};
       lane_sums(staged + u * pitch, 0, 1, n, weights, reference + u, wide);
-      store_warp_sums(wide, 1, partial + 2 * u);
+      store_warp_sums<most_units>(wide, 1, partial + 2 * u);
     }
     __syncthreads();
     if (mine && needs_double(sum)) sum = sum_of_warps(partial + threadIdx.x, 2 * most_units);

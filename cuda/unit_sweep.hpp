@@ -1,6 +1,7 @@
 // Host side of units: sums, decisions and counts by the strategy that the policy chose.
 #pragma once
 
+#include "channels_last.cuh"
 #include "problem.hpp"
 #include "small_units.cuh"
 #include "units.cuh"
@@ -35,8 +36,9 @@ void launch_sums(const Problem<T>& problem, const Plan& plan, std::int64_t first
   p.segments = problem.template segments<T>();
   p.sums = sums;
   p.first_unit = first_unit_of(p.tiles);
-  run(unit_sums_kernel<T>, tiles * p.segments, problem.call.stream, p,
-      staged_bytes_of(plan, sizeof(T)));
+  const bool turned = problem.features.layout == Layout::channels_last;
+  run(turned ? turned_sums_kernel<T> : unit_sums_kernel<T>, tiles * p.segments, problem.call.stream,
+      p, turned ? turned_bytes<T> : staged_bytes_of(plan, sizeof(T)));
 }
 
 // What a chunk of units needs between its kernels.
@@ -89,8 +91,9 @@ void launch_unit_counts(const Problem<T>& problem, const Plan& plan, const UnitT
   p.first_unit = first_unit_of(tiles);
   p.references = problem.guide.references;
   p.out = out;
-  run(unit_counts_kernel<T>, tiles.count * p.segments, problem.call.stream, p,
-      staged_bytes_of(plan, sizeof(T)));
+  const bool turned = problem.features.layout == Layout::channels_last;
+  run(turned ? turned_counts_kernel<T> : unit_counts_kernel<T>, tiles.count * p.segments,
+      problem.call.stream, p, turned ? turned_bytes<T> : staged_bytes_of(plan, sizeof(T)));
 }
 
 // Three launches per chunk; the second read of a chunk is from the cache.

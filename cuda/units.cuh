@@ -81,8 +81,9 @@ class UnitsBlock {
       const double* at =
           other + ((segment - rank * p_.block_segments) * target_tile + t) * (2 * most_units) +
           2 * u;
-      sum[0] += at[0];
-      sum[1] += at[1];
+      const double2 part = *reinterpret_cast<const double2*>(at);
+      sum[0] += part.x;
+      sum[1] += part.y;
     }
     const std::int64_t plane = tile_.image * p_.targets + target + t;
     const double reference = widen(p_.features.template at<T>(tile_.image, tile_.channel + u, 0));

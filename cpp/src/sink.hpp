@@ -90,7 +90,7 @@ class ProbabilitySink final : public Sink {
   template <class T>
   ProbabilitySink(const Problem<T>& problem, Out* probability)
       : metric_(problem.options.metric), index_(problem), probability_(probability) {}
-  bool needs_square() const override { return metric_ == Metric::cosine; }
+  bool needs_square() const override { return protoseg::needs_square(metric_); }
   void take(const Row& row, const double* projection, const double* square,
             const Boundary& boundary, Tally*) override {
     Out* out = probability_ + index_(row);

@@ -131,6 +131,8 @@ def _rename_symbols(made: Path, script: Path) -> None:
     # The linker and the loader keep one copy of each function that several objects have, such as
     # those of std::string. The runtime and the C++ library must not end up with instrumented ones.
     weak = re.findall(r" W (_ZN?K?(?:St|9__gnu_cxx)\w+)$", _run(["nm", made]), re.M)
+    # The C1 and C2 of a constructor stand in one group, C5, of which the linker keeps one as well.
+    weak += [re.sub(r"([CD])[012](?=[EI])", r"\g<1>5", name) for name in weak]
     script.write_text("".join(f"{name} simt_{name}\n" for name in [*RENAMED, *sorted(set(weak))]))
     _run(["objcopy", f"--redefine-syms={script}", made])
 
@@ -216,7 +218,7 @@ def _runtime_units(*, main: bool) -> list[Unit]:
 
 
 def _link(objects: Sequence[Path], flags: Sequence[str], suffix: str) -> Path:
-    key = _digest(_compiler_version(), *flags, *(path.name for path in objects))
+    key = _digest(_compiler_version(), *flags, *("/".join(path.parts[-2:]) for path in objects))
     done = CACHE / f"{key}{suffix}"
     if done.exists():
         os.utime(done)

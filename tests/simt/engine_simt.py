@@ -18,7 +18,6 @@ import numpy as np
 from simt import build
 
 HERE = Path(__file__).resolve().parent
-ROOT = HERE.parents[1]
 DTYPES = (
     *("bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"),
     *("float16", "bfloat16", "float32", "float64"),
@@ -72,17 +71,11 @@ class Counts(NamedTuple):
     defined: np.ndarray
 
 
-def units(tree: Path = ROOT) -> list[build.Unit]:
-    """What the library is made of."""
-    cuda = [build.Unit(tree / "cuda" / f"{n}.cu") for n in ("engine", "guide", "guide_sizes")]
-    host = [build.Unit(tree / "cpp" / "src" / "validate.cpp", instrumented=False)]
-    return [*cuda, *host, build.Unit(HERE / "kernels" / "engine_simt.cpp", instrumented=False)]
-
-
 @functools.cache
 def library() -> ctypes.CDLL:
     """Compile the engine as the checkout has it."""
-    return ctypes.CDLL(str(build.library(*units())))
+    own, *parts = build.units_of(HERE / "kernels" / "engine_simt.cpp")
+    return ctypes.CDLL(str(build.library(build.Unit(own.source, instrumented=False), *parts)))
 
 
 def _call(function: str, *arguments: Any) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import engine_simt
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ import torch
 import protoseg_fast as psf
 from checks import check
 from problems import Problem, cast, make_mask, with_layout
+from simt import engine_simt
 
 # More than one segment (8192 voxels) and not a multiple of anything.
 SIZES = [(30011,), (157, 131), (23, 31, 29)]

@@ -127,7 +127,12 @@ struct GroupSums {
   return group_boundary(sums, metric, temperature);
 }
 
-// `square` is the squared norm of the features at the voxel (cosine only).
+// Whether `margin` reads the squared norm of the features.
+[[maybe_unused]] PROTOSEG_INLINE bool needs_square(Metric metric) {
+  return metric == Metric::cosine;
+}
+
+// `square` is the squared norm of the features at the voxel, if needed.
 [[maybe_unused]] PROTOSEG_INLINE double margin(double projection, double square, Metric metric,
                                                const Boundary& boundary) {
   if (metric == Metric::euclidean) return boundary.scale * (projection - boundary.threshold);

@@ -1,3 +1,6 @@
+// needs: cuda/engine.cu cuda/guide.cu cuda/guide_sizes.cu
+// needs plain: cpp/src/validate.cpp
+//
 // The CUDA engine over host arrays, by way of the SIMT runtime: a C interface for ctypes. Every
 // call copies its arrays to device memory of exact size, runs, and copies the results back.
 #include <simt/simt.hpp>
@@ -216,10 +219,10 @@ int simt_prototypes(const HostGuide* host, const HostArray* features, const Call
     const std::size_t means = planes * static_cast<std::size_t>(features->shape[1]);
     const simt::DeviceArray<double> positive(means, "positive"), negative(means, "negative"),
         positive_weight(planes, "positive_weight"), negative_weight(planes, "negative_weight");
-    cuda::prototypes(*host->guide, device.features.view, device.options,
-                     {positive.data(), negative.data(), positive_weight.data(),
-                      negative_weight.data()},
-                     device.call);
+    cuda::prototypes(
+        *host->guide, device.features.view, device.options,
+        {positive.data(), negative.data(), positive_weight.data(), negative_weight.data()},
+        device.call);
     download(positive, out[0]);
     download(negative, out[1]);
     download(positive_weight, out[2]);

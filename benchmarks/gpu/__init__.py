@@ -1,0 +1,1 @@
+"""What `gpu_check.py` checks and times, section by section."""

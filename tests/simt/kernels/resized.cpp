@@ -1,0 +1,309 @@
+// Counts of resized maps, and what is prepared for them: taps, tiles, totals.
+#include "resized.cuh"
+
+#include "direct.hpp"
+#include "guide_cells.cuh"
+#include "units.cuh"
+
+using namespace direct;
+
+namespace {
+
+constexpr std::int64_t images = 2;
+
+struct Geometry {
+  std::int64_t from[3], to[3];
+  Interpolation interpolation = Interpolation::linear;
+  bool align_corners = false;
+};
+
+// Taps of one axis, made by the kernel and checked.
+struct DeviceTaps {
+  DeviceTaps(const Geometry& g, int axis)
+      : n_in(g.from[axis]),
+        n_out(g.to[axis]),
+        lower(n_out, "lower"),
+        upper(n_out, "upper"),
+        weight(n_out, "weight"),
+        exact(n_out, "exact"),
+        begin(n_in + 1, "begin") {
+    TapsParams p{};
+    p.n_in = n_in;
+    p.n_out = n_out;
+    p.interpolation = g.interpolation;
+    p.align_corners = g.align_corners;
+    p.lower = lower.data();
+    p.upper = upper.data();
+    p.weight = weight.data();
+    p.exact = exact.data();
+    p.begin = begin.data();
+    start(taps_kernel<>, 1, p);
+    for (std::int64_t o = 0; o < n_out; ++o)
+      tap.push_back(resize_tap(o, n_in, n_out, g.interpolation, g.align_corners));
+  }
+  AxisTaps taps() const {
+    return {lower.data(), upper.data(), weight.data(), exact.data(), begin.data()};
+  }
+  void expect_taps() const {
+    const auto l = lower.download(), u = upper.download(), b = begin.download();
+    const auto e = exact.download();
+    const auto w = weight.download();
+    for (std::int64_t o = 0; o < n_out; ++o) {
+      SIMT_EXPECT_EQUAL(l[o], tap[o].lower);
+      SIMT_EXPECT_EQUAL(u[o], tap[o].upper);
+      SIMT_EXPECT_EQUAL(e[o], tap[o].weight);
+      SIMT_EXPECT_EQUAL(w[o], static_cast<float>(tap[o].weight));
+    }
+    for (std::int64_t k = 0; k <= n_in; ++k) {
+      std::int64_t before = 0;
+      while (before < n_out && tap[before].lower < k) ++before;
+      SIMT_EXPECT_EQUAL(b[k], before);
+    }
+  }
+
+  std::int64_t n_in, n_out;
+  std::vector<Tap> tap;
+  simt::DeviceArray<int> lower, upper;
+  simt::DeviceArray<float> weight;
+  simt::DeviceArray<double> exact;
+  simt::DeviceArray<int> begin;
+};
+
+Extent extent_of(const std::int64_t n[3]) {
+  Extent extent;
+  extent.z = n[0];
+  extent.y = n[1];
+  extent.x = n[2];
+  return extent;
+}
+
+struct CellsProblem {
+  CellsProblem(const Geometry& g, std::int64_t targets_in)
+      : targets(targets_in),
+        from(extent_of(g.from)),
+        to(extent_of(g.to)),
+        z(g, 0),
+        y(g, 1),
+        x(g, 2),
+        bits(images, targets, to.voxels()) {
+    cells.resized = true;
+    cells.from = from;
+    cells.to = to;
+    cells.z = z.taps();
+    cells.y = y.taps();
+    cells.x = x.taps();
+    cells.words = divide_up(to.x, 32);
+    cells.lines = from.z * from.y;
+    pack(images, bits.valid.data(), &cells.valid, &cells.valid_total);
+    for (int which = 0; which < 2; ++which)
+      pack(images * targets, bits.actual[which].data(), &cells.actual[which],
+           &cells.actual_total[which]);
+  }
+
+  void expect_totals() const {
+    // All tiles of a plane together hold all its voxels.
+    std::vector<unsigned> total(images * cells.tiles());
+    simt::download(total.data(), cells.valid_total, total.size() * sizeof(unsigned));
+    for (std::int64_t image = 0; image < images; ++image) {
+      std::int64_t sum = 0, expected = 0;
+      for (std::int64_t i = 0; i < cells.tiles(); ++i) sum += total[image * cells.tiles() + i];
+      for (std::int64_t v = 0; v < to.voxels(); ++v)
+        expected += bits.valid_bit[image * to.voxels() + v];
+      SIMT_EXPECT_EQUAL(sum, expected);
+    }
+  }
+
+  // value(z, y, x): a double
+  template <class Value>
+  double resize(std::int64_t v, Value value) const {
+    const Tap &tz = z.tap[v / to.x / to.y], &ty = y.tap[v / to.x % to.y], &tx = x.tap[v % to.x];
+    double row[2];
+    for (int k = 0; k < 2; ++k) {
+      const std::int64_t tap = k == 0 ? tx.lower : tx.upper;
+      row[k] = lerp(lerp(value(tz.lower, ty.lower, tap), value(tz.upper, ty.lower, tap), tz.weight),
+                    lerp(value(tz.lower, ty.upper, tap), value(tz.upper, ty.upper, tap), tz.weight),
+                    ty.weight);
+    }
+    return lerp(row[0], row[1], tx.weight);
+  }
+
+  std::int64_t targets;
+  Extent from, to;
+  DeviceTaps z, y, x;
+  Bits bits;
+  Cells cells;
+
+ private:
+  void pack(std::int64_t planes, const unsigned* packed, const unsigned** rows,
+            const unsigned** total) {
+    unsigned* row = memory.emplace_back(planes * cells.tile_rows(), "rows of tiles").data();
+    unsigned* sum = memory.emplace_back(planes * cells.tiles(), "totals of tiles").data();
+    TileBitsParams b{};
+    b.cells = cells;
+    b.packed = packed;
+    b.planes = planes;
+    b.words = bits.words;
+    b.rows = row;
+    start(tile_bits_kernel<>, 2, b);
+    TileTotalsParams t{};
+    t.cells = cells;
+    t.rows = row;
+    t.planes = planes;
+    t.total = sum;
+    start(tile_totals_kernel<>, 2, t);
+    *rows = row;
+    *total = sum;
+  }
+  std::vector<simt::DeviceArray<unsigned>> memory;
+};
+
+// Smooth in part, so that corners decide tiles; with a plateau at the threshold, which ties.
+template <class T>
+std::vector<T> landscape(std::int64_t planes, const Extent& from, double threshold) {
+  std::vector<T> values;
+  for (std::int64_t i = 0; i < planes; ++i)
+    for (std::int64_t z = 0; z < from.z; ++z)
+      for (std::int64_t y = 0; y < from.y; ++y)
+        for (std::int64_t x = 0; x < from.x; ++x) {
+          double f = threshold + std::sin(0.7 * x + i) + std::cos(0.9 * y - z);
+          if (x > from.x / 2) f = threshold + 4.0;
+          if (y < 2) f = threshold;
+          if (i % 2 == 1) f = threshold + direct::normal();
+          values.push_back(narrow_to(T{}, f));
+        }
+  return values;
+}
+
+constexpr double plateau = 0.25;
+
+UnitThreshold<double> threshold_of(std::int64_t pair) {
+  return {pair % 6 != 5, pair % 4 < 2, plateau + (pair % 3 == 0 ? 0.0 : 0.01)};
+}
+
+template <class V>
+void counts(const Geometry& g, std::int64_t channels, std::int64_t targets, Layout layout) {
+  const CellsProblem problem(g, targets);
+  const std::int64_t units = images * channels;
+  const Features<V> features(images, channels, problem.from, layout,
+                             landscape<V>(units, problem.from, plateau));
+  const Results results(units * targets, problem.bits, channels, targets);
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < units * targets; ++i) thresholds.push_back(threshold_of(i));
+  for (const std::int64_t first : {std::int64_t{0}, units - 1}) {
+    const simt::DeviceArray<UnitThreshold<double>> memory(
+        {thresholds.begin() + first * targets, thresholds.end()}, "thresholds");
+    ResizedCountsParams p{};
+    p.values = features.tensor;
+    p.first = first;
+    p.count = first == 0 ? units - 1 : 1;
+    p.per_image = channels;
+    p.targets = targets;
+    p.part_tiles = divide_up(problem.cells.tiles(), 3);
+    p.parts = divide_up(problem.cells.tiles(), p.part_tiles);
+    p.threshold = memory.data();
+    p.cells = problem.cells;
+    p.out = results.out;
+    start(resized_counts_kernel<V>, 5, p);
+  }
+  problem.expect_totals();
+  results.expect_counts(
+      problem.to.voxels(), [&](std::int64_t unit, std::int64_t target, std::int64_t v) {
+        const UnitThreshold<double>& t = thresholds[unit * targets + target];
+        if (!t.anything) return false;
+        const double f = problem.resize(v, [&](std::int64_t z, std::int64_t y, std::int64_t x) {
+          return static_cast<double>(
+              widen(features.plane(unit)[(z * problem.from.y + y) * problem.from.x + x]));
+        });
+        return t.above ? f > t.threshold : f < t.threshold;
+      });
+}
+
+// Units whose planes stay in shared memory while they are summed and counted.
+template <class T>
+void resident(const Geometry& g, std::int64_t targets) {
+  constexpr std::int64_t channels = 3;
+  const CellsProblem problem(g, targets);
+  const std::int64_t units = images * channels, voxels = problem.from.voxels();
+  const Features<T> features(images, channels, problem.from, Layout::rows,
+                             normals<T>(units * voxels));
+  const KeptWeights<SumOf<T>> weights(images, targets, voxels);
+  const Results results(units * targets, problem.bits, channels, targets);
+  UnitsParams<T> p{};
+  p.features = features.tensor;
+  p.weights = weights.weights;
+  p.tiles = {channels, 2, 0, images * 2};
+  p.targets = static_cast<int>(targets);
+  p.voxels = static_cast<int>(voxels);
+  p.segments = p.block_segments = 1;
+  p.pitch = static_cast<int>(staged_pitch<T>(voxels));
+  p.resident = true;
+  p.metric = Metric::euclidean;
+  p.temperature = 1.0;
+  p.references = problem.bits.references;
+  p.out = results.out;
+  p.cells = problem.cells;
+  start(units_kernel<T, true>, 3, p, shared_sums(1) * 8 + 2 * p.pitch * std::int64_t{sizeof(T)});
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < units * targets; ++i) {
+    const std::int64_t unit = i / targets, plane = unit / channels * targets + i % targets;
+    const T* f = features.plane(unit);
+    double sum[2], weight;
+    for (int side = 0; side < 2; ++side)
+      sum[side] = segment_sum(f, weights.row(plane, side), voxels, widen(f[0]));
+    const Boundary boundary =
+        unit_boundary(make_prototypes(widen(f[0]), sum, &weights.totals[2 * plane]),
+                      Metric::euclidean, 1.0, &weight);
+    thresholds.push_back(unit_threshold<double>(weight, boundary));
+  }
+  results.expect_known([](std::int64_t, std::int64_t) { return true; });
+  results.expect_counts(
+      problem.to.voxels(), [&](std::int64_t unit, std::int64_t target, std::int64_t v) {
+        const UnitThreshold<double>& t = thresholds[unit * targets + target];
+        const double f = problem.resize(v, [&](std::int64_t z, std::int64_t y, std::int64_t x) {
+          return static_cast<double>(
+              widen(features.plane(unit)[(z * problem.from.y + y) * problem.from.x + x]));
+        });
+        return t.above ? f > t.threshold : f < t.threshold;
+      });
+}
+
+constexpr Geometry up_2d = {{1, 9, 13}, {1, 33, 75}};
+constexpr Geometry down_2d = {{1, 40, 70}, {1, 9, 33}};
+constexpr Geometry up_3d = {{3, 4, 5}, {17, 13, 40}};
+
+}  // namespace
+
+SIMT_SCENARIO(taps) {
+  for (const bool align : {false, true})
+    for (const auto interpolation : {Interpolation::linear, Interpolation::nearest})
+      for (const Geometry& g : {up_2d, down_2d, up_3d})
+        for (int axis = 0; axis < 3; ++axis)
+          if (interpolation == Interpolation::linear || !align)
+            DeviceTaps({{g.from[0], g.from[1], g.from[2]},
+                        {g.to[0], g.to[1], g.to[2]},
+                        interpolation,
+                        align},
+                       axis)
+                .expect_taps();
+}
+SIMT_SCENARIO(enlarged) { counts<float>(up_2d, 3, 2, Layout::rows); }
+SIMT_SCENARIO(enlarged_volumes) { counts<float>(up_3d, 2, 1, Layout::rows); }
+SIMT_SCENARIO(reduced) { counts<float>(down_2d, 3, 1, Layout::rows); }
+SIMT_SCENARIO(lines) { counts<float>({{1, 1, 21}, {1, 1, 200}}, 2, 1, Layout::rows); }
+SIMT_SCENARIO(aligned_corners) {
+  counts<float>({{1, 9, 13}, {1, 33, 75}, Interpolation::linear, true}, 3, 1, Layout::rows);
+}
+SIMT_SCENARIO(nearest) {
+  counts<float>({{1, 9, 13}, {1, 33, 75}, Interpolation::nearest, false}, 3, 1, Layout::rows);
+}
+SIMT_SCENARIO(of_other_types) {
+  counts<Half>(up_2d, 2, 1, Layout::rows);
+  counts<double>(up_2d, 2, 1, Layout::rows);
+}
+SIMT_SCENARIO(channels_last) { counts<float>(up_2d, 3, 1, Layout::channels_last); }
+SIMT_SCENARIO(many_rows_in_a_tile) { counts<float>({{2, 2, 3}, {11, 13, 40}}, 2, 1, Layout::rows); }
+SIMT_SCENARIO(resident_planes) { resident<float>(up_2d, 5); }
+SIMT_SCENARIO(resident_planes_are_read_once) {
+  resident<float>({{1, 64, 64}, {1, 80, 70}}, 1);
+  SIMT_EXPECT(features_read().passes() < 1.05);
+}

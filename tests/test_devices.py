@@ -1,0 +1,101 @@
+"""Arrays on CUDA devices, as far as a machine without one can tell: messages and dispatch.
+
+What happens with data is tested on the kernels' host runtime, in simt/test_package.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+import protoseg_fast as psf
+from protoseg_fast import _arrays
+
+SIZE = (1, 1, 8, 8)
+without_gpu = pytest.mark.skipif(psf.cuda_available(), reason="there is a GPU")
+
+
+def on_cuda(shape: tuple[int, ...]) -> torch.Tensor:
+    """A tensor of torch's that says it is on a GPU, without data."""
+    with FakeTensorMode():
+        return torch.empty(shape, device="cuda")
+
+
+class OnDevice:
+    """An array that exports memory of a device by DLPack."""
+
+    def __init__(self, device_type: int) -> None:
+        self.device_type = device_type
+
+    def __dlpack__(self, **_: Any) -> Any:
+        raise AssertionError("nobody should ask for the data")
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (self.device_type, 3)
+
+
+class Interface:
+    """An array of the kind of Numba's."""
+
+    def __init__(self) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": SIZE,
+            "typestr": "<f4",
+            "data": (4096, True),
+            "version": 3,
+        }
+
+
+def test_build_config_says_why_cuda_is_not_available() -> None:
+    text = psf.build_config()["cuda"]
+    assert isinstance(psf.cuda_available(), bool)
+    if psf.cuda_available():
+        assert text.endswith(", available")
+    else:
+        assert text == "built without CUDA" or ", not available: " in text
+
+
+@without_gpu
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (on_cuda(SIZE), r"pred is on device cuda:0, but CUDA is not available .*pred\.cpu\(\)"),
+        (OnDevice(2), r"pred is on device cuda:3, but CUDA is not available .*copy it to the CPU"),
+        (OnDevice(13), r"pred is on device cuda:3, but CUDA is not available"),
+        (OnDevice(10), r"pred is on a device of DLPack type 10.*CPU and on CUDA devices"),
+        (Interface(), r"pred is on device cuda:0, but CUDA is not available"),
+    ],
+)
+def test_devices_that_cannot_be_used_are_named(array: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message) as caught:
+        psf.Guide(array)
+    if not isinstance(array, OnDevice) or array.device_type != 10:
+        assert psf.build_config()["cuda"] in str(caught.value)
+
+
+def test_mixtures_of_kinds_and_devices_are_named() -> None:
+    def array(module: str, device: str = "cpu") -> Any:
+        return _arrays.Array(None, _arrays.Kind(module, device))
+
+    with pytest.raises(TypeError, match=r"one device, but pred is on cuda:0, mask is on cuda:1"):
+        _arrays.common_kind({"pred": array("torch", "cuda:0"), "mask": array("torch", "cuda:1")})
+    with pytest.raises(TypeError, match=r"one library, but pred is torch on cuda:0, mask is cupy"):
+        _arrays.common_kind({"pred": array("torch", "cuda:0"), "mask": array("cupy", "cuda:0")})
+    assert _arrays.common_kind({"pred": array("cupy", "cuda:1")}).device == "cuda:1"
+
+
+def test_memory_of_torch_is_of_the_guides_device() -> None:
+    memory = _arrays._TorchMemory(0)
+    with FakeTensorMode():
+        for dtype in ("uint8", "bool", "int64", "float32", "float64"):
+            made = memory.empty((2, 0, 3), dtype)
+            assert (str(made.dtype), str(made.device)) == (f"torch.{dtype}", "cuda:0")
+            assert made.shape == (2, 0, 3)
+
+
+def test_a_guide_of_the_cpu_has_nothing_left_to_check() -> None:
+    psf.Guide(np.full(SIZE, 0.5)).check()
