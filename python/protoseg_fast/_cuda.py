@@ -43,9 +43,10 @@ class CudaGuide:
         return result
 
     def sa_counts(
-        self, features: Any, options: _core.Options, target: bool, output: bool
+        self, features: Any, options: _core.Options, target: bool, output: bool, given: Any = None
     ) -> tuple[Any, ...]:
         """As of `_core.Guide`."""
+        _refuse(given)
         counts: tuple[Any, ...] = self._call("sa_counts", features, options, target, output)
         return counts
 
@@ -58,8 +59,9 @@ class CudaGuide:
         prototypes: tuple[Any, ...] = self._call("prototypes", features, options)
         return prototypes
 
-    def segment(self, features: Any, options: _core.Options) -> Any:
+    def segment(self, features: Any, options: _core.Options, given: Any = None) -> Any:
         """As of `_core.Guide`."""
+        _refuse(given)
         return self._call("segment", features, options)
 
     def probability(self, features: Any, options: _core.Options) -> Any:
@@ -89,3 +91,11 @@ class CudaGuide:
     def nbytes(self) -> int:
         """Bytes kept on the device."""
         return self.core.nbytes
+
+
+def _refuse(given: Any) -> None:
+    if given is not None:
+        raise TypeError(
+            "Maps at given prototypes are drawn on the CPU only, but the guide is on a CUDA device; "
+            "make it of arrays in CPU memory."
+        )
