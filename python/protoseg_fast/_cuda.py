@@ -96,6 +96,6 @@ class CudaGuide:
 def _refuse(given: Any) -> None:
     if given is not None:
         raise TypeError(
-            "Maps at given prototypes are drawn on the CPU only, but the guide is on a CUDA device; "
-            "make it of arrays in CPU memory."
+            "Maps at given prototypes are drawn on the CPU only, but the guide is on a CUDA "
+            "device; make it of arrays in CPU memory."
         )
