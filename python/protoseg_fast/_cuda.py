@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from protoseg_fast import _core
@@ -19,6 +20,8 @@ class CudaGuide:
 
     def __init__(self, arrays: dict[str, Array], kind: Kind, binarize: float | None) -> None:
         self._memory = kind.memory
+        # What one thread has put on its stream must have its event before another one uses it.
+        self._lock = threading.Lock()
         pred, target, mask = (
             arrays[name].exported if name in arrays else None for name in ("pred", "target", "mask")
         )
@@ -33,7 +36,7 @@ class CudaGuide:
         self._event = self._memory.record()
 
     def _call(self, method: str, *arguments: Any) -> Any:
-        with self._memory.current():
+        with self._lock, self._memory.current():
             stream = self._memory.stream()
             if stream != self._stream:
                 self._memory.wait(self._event)
