@@ -87,7 +87,7 @@ def _chunks(
 ) -> Iterator[_Chunk]:
     if groups < 1 or features.shape[1] % groups:  # the engine says what is wrong
         whole = inspect("features", features)
-        guide._core.margin_tape(whole.exported, core_options(groups, *options[1:5]))
+        guide._on_cpu.margin_tape(whole.exported, core_options(groups, *options[1:5]))
     width = features.shape[1] // groups
     step = max(1, min(groups, _MAP_BYTES // (4 * pred.numel())))
     for first in range(0, groups, step):
@@ -95,7 +95,7 @@ def _chunks(
         channels = slice(first * width, chosen.stop * width)
         wanted = core_options(chosen.stop - first, *options[1:5])
         array = inspect("features", features[:, channels])
-        tape = guide._core.margin_tape(array.exported, wanted)
+        tape = guide._on_cpu.margin_tape(array.exported, wanted)
         margin = torch.from_numpy(tape[0]).flatten(3)
         yield _Chunk(chosen, channels, wanted, tape, margin)
 
@@ -147,7 +147,7 @@ def _soft_counts_backward_cpu(
     for chunk in _chunks(guide, features, pred, rest[0], rest):
         grads = tuple(g[:, chunk.groups, :, None].to(dtype) for g in (tp_grad, predicted_grad))
         probability, grad = _margin_gradient(chunk.margin, weights, grads)
-        guide._core.margin_backward(
+        guide._on_cpu.margin_backward(
             inspect("features", features[:, chunk.channels]).exported,
             chunk.options,
             chunk.tape[0].reshape(-1),

@@ -123,7 +123,7 @@ def _margin_cpu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     guide = Guide(pred, None, mask, binarize=binarize)
     options = core_options(groups, metric, temperature, interpolation, align_corners)
-    tape = guide._core.margin_tape(inspect("features", features).exported, options)
+    tape = guide._on_cpu.margin_tape(inspect("features", features).exported, options)
     values, prototypes, square = (torch.from_numpy(array) for array in tape)
     return values, prototypes, square
 
@@ -171,7 +171,7 @@ def _margin_backward_cpu(
         inspect("gradient", x).exported if need else None
         for x, need in zip(out, needed, strict=True)
     )
-    guide._core.margin_backward(
+    guide._on_cpu.margin_backward(
         inspect("features", features).exported,
         core_options(groups, metric, temperature, interpolation, align_corners),
         margin,
