@@ -207,7 +207,7 @@ class Guide:
         """For what the CUDA engine does not do."""
         if isinstance(self._core, CudaGuide):
             raise TypeError(
-                "Compiled gradients are for tensors in CPU memory, but the guide is on a CUDA device."
+                "Compiled gradients are for tensors in CPU memory, but the guide is on a GPU."
             )
         return self._core
 
