@@ -96,7 +96,6 @@ SlabCounter<V>::SlabCounter(const Kernels& kernels, const CellsOfReferences& ref
       all_(words_ + 1),
       any_(words_ + 1),
       doubtful_(cells_.most_line_words()) {
-  std::fill_n(coarse_.get() + most_rows * n_, word_bits, std::int16_t{0});
   for (Look& look : looks_) {
     look.all.resize(most_rows * words_);
     look.any.resize(most_rows * words_);
@@ -149,6 +148,8 @@ void SlabCounter<V>::look(const Slab& slab, const UnitThreshold<double>* thresho
   if (std::is_same_v<V, float>) offset_ = static_cast<double>(static_cast<float>(offset_));
   scale_ = usable ? static_cast<double>(static_cast<float>(coarse_steps / range)) : 0.0;
   if (usable) quantise(kernels_, values_, offset_, scale_, slab.rows * n_, coarse_.get());
+  // What kernels may read behind the last row has no weight, but must not be out of range.
+  std::fill_n(coarse_.get() + slab.rows * n_, word_bits, std::int16_t{0});
   std::fill(held_.begin(), held_.end(), -1);
   for (std::int64_t i = 0; i < count; ++i) {
     looks_[i].threshold = thresholds[i];
