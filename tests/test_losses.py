@@ -68,7 +68,7 @@ def test_gradcheck_to_second_order(groups: str, metric: str) -> None:
         return psf.sa_loss(features, pred, g[:1], mask, groups=groups, metric=metric)
 
     assert torch.autograd.gradcheck(call, small)
-    assert torch.autograd.gradgradcheck(call, small)
+    assert torch.autograd.gradgradcheck(call, small, fast_mode=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
