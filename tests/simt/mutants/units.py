@@ -1,0 +1,151 @@
+"""Bugs in units that are summed, decided and counted in one launch, and in boundaries."""
+
+from simt.mutation import mutants
+
+MUTATIONS = [
+    *mutants(
+        "cuda/units.cuh",
+        "kernels/units.cpp:in_a_large_cluster",
+        {
+            "cluster barrier before deciding removed": (
+                "clear_counts(counts);\n      cluster_sync();",
+                "clear_counts(counts);\n      __syncthreads();",
+            ),
+            "cluster barrier at the end removed": (
+                "      cluster_sync();  // nobody reads this block's sums any more\n",
+                "",
+            ),
+            "barrier after deciding removed": (
+                "threshold);\n      __syncthreads();\n      if constexpr",
+                "threshold);\n      if constexpr",
+            ),
+            "sums of this block only": (
+                "cluster_map_shared(sums_, static_cast<unsigned>(rank))",
+                "sums_",
+            ),
+            "every block has all segments": (
+                "static_cast<int>(cluster_block_rank()) * p.block_segments",
+                "0",
+            ),
+            "bits of the first segment": (".from(segment * segment_size)", ""),
+            "known written by all": ("if (cluster_block_rank() == 0)", ""),
+            "counts not cleared": (
+                "clear_counts(counts);\n      cluster_sync();",
+                "cluster_sync();",
+            ),
+            "threshold of the first target": (
+                "threshold[t * most_units + u],\n                        bits",
+                "threshold[u],\n                        bits",
+            ),
+            "tile of the block": ("blockIdx.x / cluster_blocks(); i <", "blockIdx.x; i <"),
+            "not staged again": (
+                "    stage_voxels(segment * segment_size, voxels_of(segment));\n",
+                "",
+                "streamed",
+            ),
+            "barrier after staging all removed": (
+                "last - first);\n    __syncthreads();",
+                "last - first);",
+                "in_one_block",
+            ),
+            "weights of the first segment": (
+                "weights.from(first), reference",
+                "weights, reference",
+            ),
+            "barrier before the results removed": (
+                "threshold, counts);\n      __syncthreads();\n      flush_counts",
+                "threshold, counts);\n      flush_counts",
+                "in_one_block",
+            ),
+            "resized against the first threshold": (
+                "threshold[t * most_units + u],\n                    cell_bits",
+                "threshold[u],\n                    cell_bits",
+                "kernels/resized.cpp:resident_planes",
+            ),
+            "resized, the first plane": (
+                "staged_ + u * p_.pitch, p_.features.extent",
+                "staged_, p_.features.extent",
+                "kernels/resized.cpp:resident_planes",
+            ),
+        },
+    ),
+    *mutants(
+        "cuda/boundary.cuh",
+        "kernels/boundary.cpp:of_groups",
+        {
+            "prototypes swapped": (
+                "sum[0] / total[0], sum[1] / total[1]",
+                "sum[1] / total[1], sum[0] / total[0]",
+            ),
+            "last segment lost": (
+                "segment < p.segments; ++segment, at",
+                "segment < p.segments - 1; ++segment, at",
+            ),
+            "segments of the first target": (
+                "(unit * p.segments * p.targets + target) * 2",
+                "unit * p.segments * p.targets * 2",
+            ),
+            "stride of one target": ("at += 2 * p.targets", "at += 2"),
+            "total of the first target": (
+                "p.total + (image * p.targets + target) * 2",
+                "p.total + image * p.targets * 2",
+            ),
+            "chunk starts at the first unit": (
+                "image * p.channels + channel - p.first_unit",
+                "image * p.channels + channel",
+            ),
+            "undefined is forgotten": ("part[3] == 0.0", "true"),
+            "squares swapped": (
+                "sums.positive_square = part[1];\n  sums.negative_square = part[2];",
+                "sums.positive_square = part[2];\n  sums.negative_square = part[1];",
+                "of_groups_of_cosine",
+            ),
+            "channels beyond the block": (
+                "c = threadIdx.x; c < channels; c += threads) {\n      prototypes",
+                "c = threadIdx.x; c < threads && c < channels; c += threads) {\n      prototypes",
+                "of_wide_groups",
+            ),
+            "one channel as a group": ("if (channels == 1)", "if (false)", "of_groups_of_one"),
+            "actual of the wrong target": (
+                "actual_count[which][image * targets + target]",
+                "actual_count[which][image * targets]",
+                "kernels/units.cpp:in_one_block",
+            ),
+            "threshold not made exact": ("if (!in_float) return", "if (true) return", "of_units"),
+            "unit of the chunk": (
+                "p.sums.first_unit + i / targets, target = i % targets;\n    const std::int64_t image = unit / p.sums.channels;",  # noqa: E501
+                "i / targets, target = i % targets;\n    const std::int64_t image = unit / p.sums.channels;",  # noqa: E501
+                "of_units",
+            ),
+            "scale forgotten": (
+                "p.sums.total[2 * plane + 1] / p.scale[2 * plane + 1]",
+                "p.sums.total[2 * plane + 1]",
+                "prototypes",
+            ),
+            "means without reference": (
+                "found.reference + found.negative",
+                "found.negative",
+                "prototypes",
+            ),
+        },
+    ),
+    *mutants(
+        "cuda/shape.cuh",
+        "kernels/boundary.cpp:of_wide_groups",
+        {
+            "block sums: first barrier removed": (
+                "  __syncthreads();  // nobody reads earlier sums any more\n",
+                "",
+                "kernels/boundary.cpp:of_groups",
+            ),
+            "block sums: second barrier removed": (
+                "+ k] = value[k];\n  }\n  __syncthreads();",
+                "+ k] = value[k];\n  }",
+            ),
+            "block sums: wrong stride": (
+                "sum_of_warps(partial + k, count)",
+                "sum_of_warps(partial + k, 1)",
+            ),
+        },
+    ),
+]
