@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from timing import cuda_clock
 
 ROOT = Path(__file__).resolve().parents[2]
 STRATEGIES = ("automatic", "small", "resident", "streamed", "split")
@@ -51,13 +52,7 @@ class Gpu:
 
     def seconds(self, call: Callable[[], Any]) -> float:
         """Between two events around a call."""
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        torch.cuda.synchronize()
-        start.record()
-        call()
-        stop.record()
-        torch.cuda.synchronize()
-        return start.elapsed_time(stop) / 1e3
+        return cuda_clock(call)
 
 
 class Simt:
