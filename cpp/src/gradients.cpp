@@ -60,7 +60,7 @@ class Sweep {
         batch_(batch),
         gradients_(gradients),
         projection_(projection),
-        shrinks_(problem.options.metric == Metric::cosine && features != nullptr),
+        shrinks_(needs_square(problem.options.metric) && features != nullptr),
         reads_(projection.sides > 0 || shrinks_),
         count_(problem.channels_last ? problem.tile : plane_batch),
         rows_(problem, margin, batch, block_voxels, shrinks_),
@@ -150,7 +150,7 @@ void backward(const Guide& guide, const TensorView& features, const Options& opt
   ChannelGradients gradients = make_channel_gradients(problem);
   GuideProjection projection;
   projection.sides = out.mask != nullptr ? 2 : out.pred != nullptr ? 1 : 0;
-  const bool shrinks = options.metric == Metric::cosine && out.features != nullptr;
+  const bool shrinks = needs_square(options.metric) && out.features != nullptr;
   const bool apart = shrinks && !problem.same_size;
   const std::int64_t maps = problem.images * problem.targets * projection.sides;
   std::vector<double> stored(problem.same_size ? 0 : maps * problem.voxels);
@@ -184,7 +184,7 @@ void checked_backward(const Guide& guide, const TensorView& features, const Opti
 }  // namespace
 
 bool needs_square(const TensorView& features, const Options& options) {
-  return options.metric == Metric::cosine && features.rank > 1 && options.groups > 0 &&
+  return needs_square(options.metric) && features.rank > 1 && options.groups > 0 &&
          has_gradient(options.metric, features.shape[1] / options.groups);
 }
 

@@ -117,7 +117,7 @@ class MarginSink final : public Sink {
  public:
   MarginSink(const Problem<T>& problem, const Tape<T>& tape)
       : metric_(problem.options.metric), targets_(problem.targets), index_(problem), tape_(tape) {}
-  bool needs_square() const override { return metric_ == Metric::cosine; }
+  bool needs_square() const override { return protoseg::needs_square(metric_); }
   void take(const Row& row, const double* projection, const double* square,
             const Boundary& boundary, Tally*) override {
     T* out = tape_.margin + index_(row);
