@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import protoseg_fast as psf  # noqa: E402
 from networks import let_torchvision_be_imported  # noqa: E402
+from ranks import batch, update_every_other  # noqa: E402
 
 let_torchvision_be_imported()  # torchmetrics does
-
-SIZE = (12, 10)
-
-
-def batch(seed: int, n: int = 2, targets: int = 2) -> tuple[Any, Any, Any, Any]:
-    """Features, pred, target, mask; the second image has nothing to guide its first target."""
-    rng = np.random.default_rng(seed)
-    pred = rng.random((n, targets, *SIZE))
-    if n > 1:
-        pred[1, 0] = 0
-    arrays = (
-        rng.normal(size=(n, 6, 6, 5)), pred, rng.random(pred.shape) < 0.3,
-        rng.random((n, 1, *SIZE)) < 0.9,
-    )  # fmt: skip
-    return tuple(map(torch.from_numpy, arrays))
 
 
 def expected(groups: int, average: str, seeds: range) -> torch.Tensor:
@@ -84,33 +67,12 @@ def test_torchmetrics_without_values_or_target() -> None:
         SegmentationAbility(groups=0)
 
 
-def rank_process(rank: int, port: int, folder: str) -> None:
-    """One of two ranks: it sees every other batch, and must compute what one rank would."""
-    from protoseg_fast.integrations.torchmetrics import SegmentationAbility
-
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
-    results = {}
-    for average in ("images", "voxels"):
-        metric = SegmentationAbility(6, 2, average)
-        for seed in range(rank, 5, 2):  # three batches, and two
-            metric.update(*batch(seed))
-        results[average] = metric.compute()
-    torch.save(results, Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
-
-
 @pytest.mark.slow
 def test_torchmetrics_syncs_over_two_ranks(tmp_path: Path) -> None:
     pytest.importorskip("torchmetrics")
     if not torch.distributed.is_available():
         pytest.skip("torch without distributed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torch.multiprocessing.spawn(rank_process, args=(port, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.spawn(update_every_other, args=(str(tmp_path),), nprocs=2)
     for rank in range(2):
         for average, found in torch.load(tmp_path / f"{rank}.pt").items():
             torch.testing.assert_close(found, expected(6, average, range(5)))

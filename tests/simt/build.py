@@ -290,7 +290,8 @@ def run(
 
 def forget_old(days: float = 7) -> None:
     """Remove what was compiled and not used for some days."""
-    for path in CACHE.glob("**/*"):
+    files = (Path(folder) / name for folder, _, names in os.walk(CACHE) for name in names)
+    for path in files:  # of other processes too, which remove some of them meanwhile
         with contextlib.suppress(OSError):
             stale = path.is_file() and path.stat().st_mtime < time.time() - days * 86400
             if stale and path.suffix != ".json":
