@@ -134,3 +134,28 @@ def test_both_references_in_one_pass(
     alone = psf.Guide(pred, None, mask).sa_counts_both(features, groups=groups)
     np.testing.assert_array_equal(alone.target.tp, alone.output.tp)
     np.testing.assert_array_equal(alone.output.tp, expected["output"].tp)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("feature_size", [(40, 50), (11, 13)])
+@pytest.mark.parametrize("layout", ["contiguous", "channels-last"])
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_several_divisions_are_counted_as_each_alone(
+    dtype: Any, feature_size: tuple[int, ...], layout: str, given: bool, metric: Any
+) -> None:
+    rng = np.random.default_rng(6)
+    features = rng.normal(size=(2, 22, *feature_size)).astype(dtype)
+    features[0, 3] = 7.0  # a dead unit is background in every division
+    if layout == "channels-last":
+        features = np.moveaxis(np.ascontiguousarray(np.moveaxis(features, 1, -1)), -1, 1)
+    pred = rng.random((2, 2, 40, 50), dtype=np.float32)
+    guide = psf.Guide(pred, rng.random(pred.shape) < 0.3)
+    prototypes = guide.prototypes(features) + guide.prototypes(-features) if given else None
+    divisions: list[Any] = ["layer", 11, "unit", "layer"]
+    found = guide._sa_counts_of(features, divisions, prototypes, metric=metric)
+    for groups, both in zip(divisions, found, strict=True):
+        alone = guide.sa_counts_both(features, prototypes, groups=groups, metric=metric)
+        for counts, expected in zip(both, alone, strict=True):
+            for field, array in expected.to_dict().items():
+                np.testing.assert_array_equal(counts.to_dict()[field], array, err_msg=str(groups))

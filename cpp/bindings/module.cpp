@@ -56,25 +56,35 @@ class PyGuide {
 
   const protoseg::Guide& guide() const { return *guide_; }
 
-  // Against the target and against the output, as far as asked for, of one pass over the features:
-  // each (tp, predicted, actual [N, G, T]; voxels [N, 1, 1]; defined [N, G, T])
-  py::tuple sa_counts(const py::object& features, const Options& options, bool target, bool output,
-                      const py::object& prototypes) const {
+  // Of each division, whose options differ in their groups only: against the target and against
+  // the output, as far as asked for, each (tp, predicted, actual [N, G, T]; voxels [N, 1, 1];
+  // defined [N, G, T])
+  py::list sa_counts(const py::object& features, const std::vector<Options>& divisions, bool target,
+                     bool output, const py::object& prototypes) const {
     const Borrowed array = borrow("features", features);
     const Given given(prototypes, *guide_, array.view);
-    std::vector<protoseg::Counts> counts[2];
-    {
+    std::vector<std::vector<protoseg::Counts>> counts;  // [divisions, references asked for]
+    if (!divisions.empty()) {
       const py::gil_scoped_release release;
-      const std::int64_t n = checked_size(array.view, options) * guide_->targets();
-      if (target) counts[0].resize(n);
-      if (output) counts[1].resize(n);
-      protoseg::sa_counts(*guide_, array.view, options, target ? counts[0].data() : nullptr,
-                          output ? counts[1].data() : nullptr, given.get());
+      std::vector<protoseg::Division> wanted;
+      for (const Options& options : divisions) {
+        const std::int64_t n = checked_size(array.view, options) * guide_->targets();
+        protoseg::Counts* against[2] = {nullptr, nullptr};
+        for (const int which : {0, 1})
+          if (which == 0 ? target : output) against[which] = counts.emplace_back(n).data();
+        wanted.push_back({options.groups, against[0], against[1]});
+      }
+      protoseg::sa_counts(*guide_, array.view, divisions.front(), wanted, given.get());
     }
     py::list result;
-    if (target) result.append(count_arrays(counts[0], options));
-    if (output) result.append(count_arrays(counts[1], options));
-    return py::tuple(result);
+    std::size_t next = 0;
+    for (const Options& options : divisions) {
+      py::list references;
+      for (int i = 0; i < int{target} + int{output}; ++i)
+        references.append(count_arrays(counts[next++], options));
+      result.append(references);
+    }
+    return result;
   }
 
   // [N, G, T]
@@ -328,7 +338,7 @@ PYBIND11_MODULE(_core, m) {
       .def(py::init<const py::object&, const py::object&, const py::object&,
                     std::optional<double>>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"))
-      .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("options"),
+      .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("divisions"),
            py::arg("target"), py::arg("output"), py::arg("prototypes") = py::none())
       .def("sa_score", &PyGuide::sa_score, py::arg("features"), py::arg("options"),
            py::arg("empty"))

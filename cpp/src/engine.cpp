@@ -19,14 +19,15 @@ void with_problem(const Guide& guide, const TensorView& features, const Options&
     run(Problem<float>(guide, features, options, asked));
 }
 
-// Boundaries at the given prototypes, or at those of the features.
+// The given prototypes, or those of the features, [N, T, C].
 template <class T>
-Boundaries boundaries_at(const Problem<T>& problem, const GivenPrototypes* given) {
-  if (given == nullptr) return make_boundaries(problem, channel_prototypes(problem));
+std::vector<ChannelPrototypes> prototypes_at(const Problem<T>& problem,
+                                             const GivenPrototypes* given) {
+  if (given == nullptr) return channel_prototypes(problem);
   std::vector<ChannelPrototypes> channels(problem.images * problem.targets * problem.channels);
   for (std::size_t i = 0; i < channels.size(); ++i)
     channels[i] = {0.0, given->positive[i], given->negative[i]};
-  return make_boundaries(problem, channels);
+  return channels;
 }
 
 template <class T>
@@ -86,20 +87,41 @@ const Names<Empty>& empty_names() {
 
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
                Counts* against_target, Counts* against_output, const GivenPrototypes* given) {
-  Counts* const counts[2] = {against_target, against_output};
-  std::vector<int> asked;
-  for (const int which : {0, 1})
-    if (counts[which] != nullptr) asked.push_back(which);
-  const auto run = [&](const auto& problem) {
-    if (problem.same_size && problem.group_channels == 1 && given == nullptr) {
-      const auto units = count_units(problem);
-      write_counts(problem, units.tally, units.boundary, counts);
-    } else {
-      const Boundaries boundaries = boundaries_at(problem, given);
+  sa_counts(guide, features, options, {{options.groups, against_target, against_output}}, given);
+}
+
+void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
+               const std::vector<Division>& divisions, const GivenPrototypes* given) {
+  std::vector<ChannelPrototypes> prototypes;  // empty until the first division has made them
+  const auto count_division = [&](const Division& division) {
+    Counts* const counts[2] = {division.against_target, division.against_output};
+    std::vector<int> asked;
+    for (const int which : {0, 1})
+      if (counts[which] != nullptr) asked.push_back(which);
+    const auto run = [&](const auto& problem) {
+      if (problem.same_size && problem.group_channels == 1 && prototypes.empty() &&
+          given == nullptr) {
+        auto units = count_units(problem);
+        write_counts(problem, units.tally, units.boundary, counts);
+        prototypes = std::move(units.prototypes);
+        return;
+      }
+      if (prototypes.empty()) prototypes = prototypes_at(problem, given);
+      const Boundaries boundaries = make_boundaries(problem, prototypes);
       write_counts(problem, count(problem, boundaries), boundaries.boundary, counts);
-    }
+    };
+    Options of_division = options;
+    of_division.groups = division.groups;
+    with_problem(guide, features, of_division, run, asked);
   };
-  with_problem(guide, features, options, run, asked);
+  // Units first: they average prototypes and count in one read.
+  const auto units_first = [&](bool units) {
+    for (const Division& division : divisions)
+      if ((features.rank > 1 && division.groups == features.shape[1]) == units)
+        count_division(division);
+  };
+  units_first(true);
+  units_first(false);
 }
 
 void prototypes(const Guide& guide, const TensorView& features, const Options& options,
@@ -122,7 +144,7 @@ void segment(const Guide& guide, const TensorView& features, const Options& opti
              std::uint8_t* map, const GivenPrototypes* given) {
   with_problem(guide, features, options, [&](const auto& problem) {
     MapSink sink(problem, map);
-    project(problem, boundaries_at(problem, given), sink);
+    project(problem, make_boundaries(problem, prototypes_at(problem, given)), sink);
   });
 }
 

@@ -117,7 +117,8 @@ struct Kernels {
   // float64 -> float, which no caller asks for).
   void (*to_float)(DType, const void* source, std::int64_t stride, std::int64_t n, float* out);
   void (*to_double)(DType, const void* source, std::int64_t stride, std::int64_t n, double* out);
-  // Channels-last: `channels` neighbours per voxel, written as rows of `pitch` elements.
+  // Channels-last: `channels` neighbours per voxel, written as rows of `pitch` elements; dtypes as
+  // of a StoredRow.
   void (*tile_to_float)(DType, const void* source, std::int64_t stride, std::int64_t n,
                         std::int64_t channels, float* out, std::int64_t pitch);
   void (*tile_to_double)(DType, const void* source, std::int64_t stride, std::int64_t n,

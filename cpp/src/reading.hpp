@@ -13,6 +13,7 @@ struct Element;
 template <class Stored>
 struct Plain {
   using Type = Stored;
+  PROTOSEG_INLINE Quad load_quad(const float* x) { return load<Quad>(x); }
   // A register of float or double as it lies, and as many as DoubleVec has doubles.
   PROTOSEG_INLINE auto load_register(const Stored* x) { return load<Vec<Stored>>(x); }
   PROTOSEG_INLINE DoubleVec load_doubles(const Stored* x) { return load_double(x); }
@@ -50,6 +51,7 @@ struct Element<DType::float16> {
   PROTOSEG_INLINE Out read(std::uint16_t x) {
     return static_cast<Out>(half_to_float(x));
   }
+  PROTOSEG_INLINE Quad load_quad(const std::uint16_t* x) { return widen_four_halves(x); }
   PROTOSEG_INLINE FloatVec load_register(const std::uint16_t* x) { return widen_halves(x); }
   PROTOSEG_INLINE DoubleVec load_doubles(const std::uint16_t* x) { return halves_to_double(x); }
 };
@@ -60,6 +62,7 @@ struct Element<DType::bfloat16> {
   PROTOSEG_INLINE Out read(std::uint16_t x) {
     return static_cast<Out>(bfloat_to_float(x));
   }
+  PROTOSEG_INLINE Quad load_quad(const std::uint16_t* x) { return widen_four_bfloats(x); }
   PROTOSEG_INLINE FloatVec load_register(const std::uint16_t* x) { return widen_bfloats(x); }
   PROTOSEG_INLINE DoubleVec load_doubles(const std::uint16_t* x) { return bfloats_to_double(x); }
 };
@@ -138,21 +141,69 @@ void to_double(DType dtype, const void* source, std::int64_t stride, std::int64_
   read_strided(dtype, source, stride, n, out);
 }
 
-template <class Out>
-void read_tile(DType dtype, const void* source, std::int64_t stride, std::int64_t n,
-               std::int64_t channels, Out* out, std::int64_t pitch) {
-  constexpr std::int64_t few = 16;    // voxels turned at a time, while their rows are close by
-  constexpr std::int64_t ahead = 64;  // voxels: each is a cache line of its own
-  with_element(dtype, [=](auto element) {
-    using E = decltype(element);
-    const auto* x = static_cast<const typename E::Type*>(source);
-    for (std::int64_t i = 0; i < n; i += few) {
-      const std::int64_t here = n - i < few ? n - i : few;
-      for (std::int64_t k = 0; k < here; ++k) __builtin_prefetch(x + (i + k + ahead) * stride);
-      for (std::int64_t c = 0; c < channels; ++c)
-        for (std::int64_t k = 0; k < here; ++k)
-          out[c * pitch + i + k] = E::template read<Out>(x[(i + k) * stride + c]);
+// Voxels turned at a time, while their rows are close by; and how many lie between what is read
+// and what is fetched from memory: each is a cache line of its own.
+constexpr std::int64_t turned_voxels = 16, turned_ahead = 64;
+
+// `channels` neighbours of `here` voxels, one by one.
+template <class E, class Out>
+PROTOSEG_INLINE void turn(const typename E::Type* x, std::int64_t stride, std::int64_t here,
+                          std::int64_t channels, Out* out, std::int64_t pitch) {
+  for (std::int64_t c = 0; c < channels; ++c)
+    for (std::int64_t k = 0; k < here; ++k)
+      out[c * pitch + k] = E::template read<Out>(x[k * stride + c]);
+}
+
+// The same of turned_voxels voxels, four by four.
+template <class E>
+PROTOSEG_INLINE void turn_fours(const typename E::Type* x, std::int64_t stride,
+                                std::int64_t channels, float* out, std::int64_t pitch) {
+  std::int64_t c = 0;
+  for (; c + 4 <= channels; c += 4)
+    for (std::int64_t k = 0; k < turned_voxels; k += 4) {
+      Quad q[4];
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) q[i] = E::load_quad(x + (k + i) * stride + c);
+      transpose(q);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) store(out + (c + i) * pitch + k, q[i]);
     }
+  turn<E>(x + c, stride, turned_voxels, channels - c, out + c * pitch, pitch);
+}
+
+// turn_whole(x, out) takes turned_voxels voxels, of which all channels are there.
+template <class E, class Out, class TurnWhole>
+PROTOSEG_INLINE void read_tile_by(const typename E::Type* x, std::int64_t stride, std::int64_t n,
+                                  std::int64_t channels, Out* out, std::int64_t pitch,
+                                  TurnWhole turn_whole) {
+  std::int64_t i = 0;
+  for (; i + turned_voxels <= n; i += turned_voxels) {
+    for (std::int64_t k = 0; k < turned_voxels; ++k)
+      __builtin_prefetch(x + (i + k + turned_ahead) * stride);
+    turn_whole(x + i * stride, out + i);
+  }
+  turn<E>(x + i * stride, stride, n - i, channels, out + i, pitch);
+}
+
+void tile_to_double(DType dtype, const void* source, std::int64_t stride, std::int64_t n,
+                    std::int64_t channels, double* out, std::int64_t pitch) {
+  with_row(dtype, [=](auto element) {
+    using E = decltype(element);
+    read_tile_by<E>(static_cast<const typename E::Type*>(source), stride, n, channels, out, pitch,
+                    [=](const typename E::Type* x, double* to) {
+                      turn<E>(x, stride, turned_voxels, channels, to, pitch);
+                    });
+  });
+}
+
+void tile_to_float(DType dtype, const void* source, std::int64_t stride, std::int64_t n,
+                   std::int64_t channels, float* out, std::int64_t pitch) {
+  with_row_of<float>(dtype, [=](auto element) {
+    using E = decltype(element);
+    read_tile_by<E>(static_cast<const typename E::Type*>(source), stride, n, channels, out, pitch,
+                    [=](const typename E::Type* x, float* to) {
+                      turn_fours<E>(x, stride, channels, to, pitch);
+                    });
   });
 }
 

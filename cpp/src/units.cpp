@@ -18,26 +18,28 @@ class TileUnits {
         sum_(partial_.size()),
         unit_(problem.tile * problem.targets) {}
 
-  // tally [count, T, asked], boundary [count, T]
-  void operator()(std::int64_t image, std::int64_t channel, std::int64_t count, Tally* tally,
-                  Boundary* boundary) {
+  void operator()(std::int64_t image, std::int64_t channel, std::int64_t count,
+                  UnitCounts<T>& result) {
+    const std::int64_t targets = problem_.targets, at = image * problem_.channels + channel;
     std::fill(sum_.begin(), sum_.end(), 0.0);
     for (std::int64_t segment = 0; segment < problem_.segments(); ++segment) {
       sums_(image, channel, count, segment, partial_.data());
       for (std::size_t i = 0; i < sum_.size(); ++i) sum_[i] += partial_[i];
     }
-    for (std::int64_t i = 0; i < count * problem_.targets; ++i) {
-      const double reference =
-          static_cast<double>(sums_.first_voxel(image, channel + i / problem_.targets));
-      const ChannelPrototypes prototypes =
-          make_prototypes(problem_, image, i % problem_.targets, reference, &sum_[2 * i]);
+    for (std::int64_t i = 0; i < count * targets; ++i) {
+      const std::int64_t c = channel + i / targets, target = i % targets;
+      ChannelPrototypes& prototypes =
+          result.prototypes[(image * targets + target) * problem_.channels + c];
+      prototypes = make_prototypes(problem_, image, target,
+                                   static_cast<double>(sums_.first_voxel(image, c)), &sum_[2 * i]);
+      Boundary& boundary = result.boundary[at * targets + i];
       double weight;
-      boundary[i] = group_boundary(&prototypes, 1, problem_.options.metric,
-                                   problem_.options.temperature, &weight);
-      unit_[i] = unit_threshold<T>(weight, boundary[i]);
+      boundary = group_boundary(&prototypes, 1, problem_.options.metric,
+                                problem_.options.temperature, &weight);
+      unit_[i] = unit_threshold<T>(weight, boundary);
     }
     for (std::int64_t segment = 0; segment < problem_.segments(); ++segment)
-      counts_(image, channel, count, segment, unit_.data(), tally);
+      counts_(image, channel, count, segment, unit_.data(), &result.tally[at * problem_.pairs]);
   }
 
  private:
@@ -55,9 +57,7 @@ void count_cached(const Problem<T>& problem, UnitCounts<T>& result) {
   parallel_for(problem.images * tiles, problem.tile * problem.voxels, [&] {
     return [&, units = TileUnits<T>(problem)](std::int64_t task) mutable {
       const std::int64_t image = task / tiles, channel = task % tiles * problem.tile;
-      const std::int64_t at = image * problem.channels + channel;
-      units(image, channel, std::min(problem.tile, problem.channels - channel),
-            &result.tally[at * problem.pairs], &result.boundary[at * problem.targets]);
+      units(image, channel, std::min(problem.tile, problem.channels - channel), result);
     };
   });
 }
@@ -68,7 +68,8 @@ void count_split(const Problem<T>& problem, UnitCounts<T>& result) {
   const std::int64_t tiles = problem.tiles(), segments = problem.segments();
   const std::int64_t targets = problem.targets, channels = problem.channels;
   const std::int64_t pairs = problem.pairs;
-  const Boundaries boundaries = make_boundaries(problem, channel_prototypes(problem));
+  result.prototypes = channel_prototypes(problem);
+  const Boundaries boundaries = make_boundaries(problem, result.prototypes);
   std::vector<UnitThreshold<T>> unit(result.boundary.size());
   for (std::size_t i = 0; i < unit.size(); ++i) {
     const std::int64_t target = i % targets, channel = i / targets % channels;
@@ -102,6 +103,7 @@ UnitCounts<T> count_units(const Problem<T>& problem) {
   UnitCounts<T> result;
   result.tally.assign(problem.images * problem.channels * problem.pairs, Tally{0, 0});
   result.boundary.resize(problem.images * problem.channels * problem.targets);
+  result.prototypes.resize(result.boundary.size());
   const std::int64_t tile_bytes = problem.tile * problem.voxels * std::int64_t{sizeof(T)};
   if (tile_bytes <= cached_tile_bytes && problem.images * problem.tiles() >= max_threads())
     count_cached(problem, result);

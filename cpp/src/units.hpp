@@ -56,11 +56,13 @@ class TileCounts {
   ReadAhead<T> ahead_;
 };
 
-// Units of features at `size`: tallies [N, C, T, asked] and boundaries [N, C, T].
+// Units of features at `size`: tallies [N, C, T, asked], boundaries [N, C, T], and the prototypes
+// [N, T, C] they come from.
 template <class T>
 struct UnitCounts {
   std::vector<Tally> tally;
   std::vector<Boundary> boundary;
+  std::vector<ChannelPrototypes> prototypes;
 };
 template <class T>
 UnitCounts<T> count_units(const Problem<T>& problem);

@@ -35,11 +35,11 @@ class Guide:
     def sa_counts(
         self,
         features: Any,
-        options: Options,
+        divisions: list[Options],
         target: bool,
         output: bool,
         prototypes: _PrototypePair | None = None,
-    ) -> tuple[_CountArrays, ...]: ...
+    ) -> list[list[_CountArrays]]: ...
     def sa_score(self, features: Any, options: Options, empty: str) -> NDArray[np.float64]: ...
     def prototypes(
         self, features: Any, options: Options

@@ -46,12 +46,16 @@ class CudaGuide:
         return result
 
     def sa_counts(
-        self, features: Any, options: _core.Options, target: bool, output: bool, given: Any = None
-    ) -> tuple[Any, ...]:
+        self,
+        features: Any,
+        divisions: list[_core.Options],
+        target: bool,
+        output: bool,
+        given: Any = None,
+    ) -> list[Any]:
         """As of `_core.Guide`."""
         _refuse(given)
-        counts: tuple[Any, ...] = self._call("sa_counts", features, options, target, output)
-        return counts
+        return [self._call("sa_counts", features, options, target, output) for options in divisions]
 
     def sa_score(self, features: Any, options: _core.Options, empty: str) -> Any:
         """As of `_core.Guide`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -113,7 +114,9 @@ class Guide:
         """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        (arrays,) = self._core.sa_counts(array.exported, options, True, False, _pair(prototypes))
+        ((arrays,),) = self._core.sa_counts(
+            array.exported, [options], True, False, _pair(prototypes)
+        )
         return Counts._from_core(arrays, self._kind)
 
     def sa_counts_both(
@@ -134,14 +137,38 @@ class Guide:
             BothCounts(target, output): the `Counts` that `sa_counts` returns, and those against
             pred > 0.5, the estimate without ground truth. They are equal without a target.
         """
+        (both,) = self._sa_counts_of(
+            features,
+            [groups],
+            prototypes,
+            metric=metric,
+            interpolation=interpolation,
+            align_corners=align_corners,
+        )
+        return both
+
+    def _sa_counts_of(
+        self,
+        features: Any,
+        divisions: Sequence[Groups],
+        prototypes: Prototypes | None = None,
+        *,
+        metric: Metric = "euclidean",
+        interpolation: Interpolation = "linear",
+        align_corners: bool = False,
+    ) -> list[BothCounts]:
+        """As `Guide.sa_counts_both` for several groups of the same features, whose prototypes are
+        averaged once. Without a target, only the output is counted, and stands for both.
+        """
         array = self._inspect(features)
-        options = _options(features, groups, metric, interpolation, align_corners)
-        target, output = self._core.sa_counts(
-            array.exported, options, True, True, _pair(prototypes)
+        options = [
+            _options(features, groups, metric, interpolation, align_corners) for groups in divisions
+        ]
+        found = self._core.sa_counts(
+            array.exported, options, True, self._has_target, _pair(prototypes)
         )
-        return BothCounts(
-            Counts._from_core(target, self._kind), Counts._from_core(output, self._kind)
-        )
+        counts = [[Counts._from_core(one, self._kind) for one in arrays] for arrays in found]
+        return [BothCounts(references[0], references[-1]) for references in counts]
 
     def sa_score(
         self,

@@ -80,6 +80,16 @@ void sa_counts(const Guide& guide, const TensorView& features, const Options& op
                Counts* against_target, Counts* against_output = nullptr,
                const GivenPrototypes* given = nullptr);
 
+// The same for several divisions of the channels into groups, whose prototypes are averaged once.
+// `options.groups` is not looked at.
+struct Division {
+  std::int64_t groups;
+  Counts* against_target;
+  Counts* against_output;
+};
+void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
+               const std::vector<Division>& divisions, const GivenPrototypes* given = nullptr);
+
 // Weighted means and the sums of their weights; mean [N, T, C], weight [N, T].
 struct PrototypeArrays {
   double* positive;

@@ -23,6 +23,7 @@ __all__ = [
     "WHOLE_LAYER",
     "Record",
     "categorical",
+    "fitting",
     "frame_of",
     "score_layer",
 ]
@@ -91,18 +92,27 @@ class Record:
         }
 
 
+def fitting(divisions: Sequence[Groups], channels: int) -> tuple[list[Groups], str | None]:
+    """Return those that divide the channels, and, if some do not, why they are left out."""
+    fit = [g for g in divisions if not isinstance(g, int) or channels % g == 0]
+    unfit = [g for g in divisions if g not in fit]
+    if not unfit:
+        return fit, None
+    return fit, f"has {channels} channels, not a multiple of groups={unfit[0]}"
+
+
 def score_layer(
     guide: Guide,
     features: Any,
-    groups: Groups,
+    divisions: Sequence[Groups],
     options: dict[str, Any],
     prototypes: Prototypes | None = None,
-) -> dict[str, Counts]:
-    """Score features against every reference that the guide has, in one pass over them."""
+) -> list[dict[str, Counts]]:
+    """Score features, in each of the divisions into groups, against all the guide's references."""
+    found = guide._sa_counts_of(features, divisions, prototypes, **options)
     if not guide.has_target:
-        return {OUTPUT: guide.sa_counts(features, prototypes, groups=groups, **options)}
-    both = guide.sa_counts_both(features, prototypes, groups=groups, **options)
-    return {TARGET: both.target, OUTPUT: both.output}
+        return [{OUTPUT: both.output} for both in found]
+    return [{TARGET: both.target, OUTPUT: both.output} for both in found]
 
 
 def frame_of(records: Sequence[Record], empty: str) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
 from protoseg_fast.network.ability_map import Mapper, SegmentationAbilityMap
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform
 from protoseg_fast.network.layers import Layers
-from protoseg_fast.network.records import WHOLE_LAYER, Record, score_layer
+from protoseg_fast.network.records import WHOLE_LAYER, Record, fitting, score_layer
 
 __all__ = ["Tracer", "trace"]
 
@@ -229,12 +229,11 @@ class Tracer:
         if not features.is_cpu:
             features = features.cpu()  # guides are on the CPU in this version
         names = [str(t) for t in self.targets or range(guide.targets)]
-        for groups in self._groups:
-            if isinstance(groups, int) and features.shape[1] % groups:
-                self._hooks.skipped[layer] = (
-                    f"has {features.shape[1]} channels, not a multiple of groups={groups}"
-                )
-                continue
+        divisions, reason = fitting(self._groups, features.shape[1])
+        if reason:
+            self._hooks.skipped[layer] = reason
+        found = score_layer(guide, features, divisions, self._options)
+        for groups, counts in zip(divisions, found, strict=True):
             self._pending.append(
                 Record(
                     layer,
@@ -242,7 +241,7 @@ class Tracer:
                     groups == WHOLE_LAYER,
                     list(cases),
                     names,
-                    score_layer(guide, features, groups, self._options),
+                    counts,
                     tuple(features.shape[2:]),
                     features.shape[1],
                 )

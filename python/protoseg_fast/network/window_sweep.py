@@ -19,7 +19,7 @@ from protoseg_fast.guide import Groups, Guide
 from protoseg_fast.network.hooks import LayerHooks
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.predictor import Predictor
-from protoseg_fast.network.records import WHOLE_LAYER, Record, score_layer
+from protoseg_fast.network.records import WHOLE_LAYER, Record, fitting, score_layer
 from protoseg_fast.network.windows import Grid, Slices, Window
 
 __all__ = ["VolumeGuide", "WindowSweep"]
@@ -141,13 +141,11 @@ class WindowSweep:
             given = None
             if prototypes is not None:
                 given = _joined([prototypes[layer, call][n] for n, _ in chunk])
-            for groups in self.groups:
-                if isinstance(groups, int) and features.shape[1] % groups:
-                    self.skipped[layer] = (
-                        f"has {features.shape[1]} channels, not a multiple of groups={groups}"
-                    )
-                    continue
-                counts = score_layer(part, features, groups, self.options, given)
+            divisions, reason = fitting(self.groups, features.shape[1])
+            if reason:
+                self.skipped[layer] = reason
+            found = score_layer(part, features, divisions, self.options, given)
+            for groups, counts in zip(divisions, found, strict=True):
                 if given is None:
                     _forgive_windows_without_guide(part, features, counts)
                 key = (layer, call, groups)
