@@ -170,12 +170,12 @@ PROTOSEG_INLINE Quad widen_four_bfloats(const std::uint16_t* bfloat) {
 
 // Rows become columns.
 PROTOSEG_INLINE void transpose(Quad (&q)[4]) {
-  typedef std::int32_t Lanes __attribute__((vector_size(16)));
   const auto interleave = [](Quad a, Quad b, bool upper) {
 #if defined(__clang__)
     return upper ? __builtin_shufflevector(a, b, 2, 6, 3, 7)
                  : __builtin_shufflevector(a, b, 0, 4, 1, 5);
 #else
+    typedef std::int32_t Lanes __attribute__((vector_size(16)));
     return upper ? __builtin_shuffle(a, b, Lanes{2, 6, 3, 7})
                  : __builtin_shuffle(a, b, Lanes{0, 4, 1, 5});
 #endif
