@@ -40,3 +40,39 @@ def update_every_other(rank: int, folder: str) -> None:
         results[average] = metric.compute()
     torch.save(results, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def loss_of(seed: int) -> torch.nn.Module:
+    """A small network whose forward pass is `sa_loss` of its hidden layer, of one seed's images."""
+    import protoseg_fast as psf
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(seed)
+            self.conv = torch.nn.Conv2d(2, 6, 3, stride=2)
+            self.head = torch.nn.Conv2d(2, 1, 1)
+
+        def forward(self, image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+            pred = self.head(image).sigmoid()
+            return psf.sa_loss(self.conv(image), pred, target, groups="unit")
+
+    return Net()
+
+
+def images_of(rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (2, 2, *SIZE) and boolean targets (2, 1, *SIZE) of one rank."""
+    draw = torch.Generator().manual_seed(rank)
+    return torch.randn(2, 2, *SIZE, generator=draw), torch.rand(2, 1, *SIZE, generator=draw) < 0.4
+
+
+def train_distributed(rank: int, folder: str) -> None:
+    """One of two ranks of DistributedDataParallel: saves the gradients after one backward pass."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2
+    )
+    model = torch.nn.parallel.DistributedDataParallel(loss_of(0))
+    model(*images_of(rank)).backward()
+    torch.save([p.grad for p in model.module.parameters()], Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()

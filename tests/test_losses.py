@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 import protoseg_fast as psf
+from ranks import images_of, loss_of, train_distributed
 
 
 def inputs(
@@ -235,3 +237,36 @@ def test_deep_supervision_refuses_what_cannot_work() -> None:
     pair = nn.Sequential(Pair())
     with psf.deep_supervision(pair, ["0"]), pytest.raises(TypeError, match="not a tensor"):
         pair(pred)
+
+
+@pytest.mark.slow
+def test_distributed_data_parallel_averages_its_gradients(tmp_path: Path) -> None:
+    if not torch.distributed.is_available():
+        pytest.skip("torch without distributed")
+    torch.multiprocessing.spawn(train_distributed, args=(str(tmp_path),), nprocs=2)
+    alone = []
+    for rank in range(2):
+        model = loss_of(0)
+        model(*images_of(rank)).backward()
+        alone.append([p.grad for p in model.parameters()])
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        for mine, first, second in zip(found, *alone, strict=True):
+            assert first.abs().sum() > 0
+            torch.testing.assert_close(mine, (first + second) / 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_exported(dynamic: bool) -> None:
+    given = (torch.randn(2, 6, 9, 11), torch.rand(2, 1, 9, 11), torch.rand(2, 1, 9, 11) < 0.4)
+    dims = {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    names = ("features", "pred", "target")
+    shapes = dict.fromkeys(names, dims) if dynamic else None
+    module = psf.SALoss(groups="unit")
+    program = torch.export.export(module, given, dynamic_shapes=shapes)
+    assert "protoseg_fast.soft_counts" in str(program.graph)
+    other = given
+    if dynamic:
+        other = (torch.randn(3, 6, 8, 5), torch.rand(3, 1, 8, 5), torch.rand(3, 1, 8, 5) < 0.4)
+    torch.testing.assert_close(program.module()(*other), module(*other))
