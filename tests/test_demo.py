@@ -26,9 +26,10 @@ from protoseg_fast.demo.published import published_sa  # noqa: E402
 from protoseg_fast.demo.records import OUTPUT, PREDICTION, TRUTH, WHOLE_LAYER  # noqa: E402
 from protoseg_fast.demo.result import DemoResult  # noqa: E402
 from protoseg_fast.demo.score import hooked, predict, visit_layers  # noqa: E402
-from protoseg_fast.demo.svg import outline  # noqa: E402
 from protoseg_fast.demo.train import train  # noqa: E402
 from protoseg_fast.demo.unet import UNet  # noqa: E402
+from protoseg_fast.web.svg import outline  # noqa: E402
+from protoseg_fast.web.template import signed, two_digits  # noqa: E402
 
 CPU = torch.device("cpu")
 NOISY = next(degradation for degradation in DEGRADATIONS if degradation.kind == "noise")
@@ -389,8 +390,6 @@ def test_config_is_checked(options: dict, message: str) -> None:
         DemoConfig(**options)
 
 
-def test_undefined_correlation_is_told_as_none(result: DemoResult) -> None:
-    from protoseg_fast.demo.page import _signed, _two_digits
-
-    assert _signed(math.nan) == _two_digits(math.nan) == "\u2013"
-    assert _signed(-0.256) == "\u22120.26"
+def test_undefined_correlation_is_told_as_none() -> None:
+    assert signed(math.nan) == two_digits(math.nan) == "\u2013"
+    assert signed(-0.256) == "\u22120.26"
