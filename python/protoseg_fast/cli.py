@@ -14,6 +14,8 @@ from pathlib import Path
 
 from protoseg_fast import __version__
 from protoseg_fast.demo.config import DEPENDENCIES, DEVICES, DemoConfig, DemoError
+from protoseg_fast.report.command import register as register_report
+from protoseg_fast.report.errors import ReportError
 
 #: Exit status: done, failed (the message says why), stopped with Ctrl-C. argparse exits with 2.
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -33,8 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        return _demo(arguments)
-    except DemoError as error:
+        status: int = arguments.run(arguments)
+        return status
+    except (DemoError, ReportError) as error:
         print(f"protoseg-fast: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -85,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         help="training steps (default: %(default)s)",
     )
     demo.add_argument("--open", action="store_true", help="open the page in a browser when done")
+    demo.set_defaults(run=_demo)
+    register_report(commands)
     return parser
 
 

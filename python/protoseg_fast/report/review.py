@@ -1,0 +1,228 @@
+"""Which cases to look at first, without using the ground truth, and pictures of them."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from protoseg_fast.report.analysis import TargetResult
+from protoseg_fast.report.load import Cohort
+from protoseg_fast.web.svg import FALSE_ALARM, HIT, REGIONS, outline, overlay_uri, png_uri
+
+__all__ = ["SHOWN", "CaseReview", "Pictures", "review"]
+
+#: Cases shown with pictures.
+SHOWN = 8
+#: Pictures are thinned out to at most this many pixels a side.
+LONGEST = 384
+
+Color = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One tile: its caption and its overlay, a PNG data URI or "" for the bare image."""
+
+    caption: str
+    overlay: str
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A slice of a case.
+
+    Attributes:
+        target: which target is drawn.
+        image: PNG data URI of the slice.
+        width, height: of the slice in pixels as it is to be shown: unequal spacing is made up for.
+        columns, rows: of the slice in stored pixels.
+        truth: SVG path of the outline of the truth, in stored pixels; "" without truth.
+        tiles: the pictures.
+        where: which slice it is, in words.
+    """
+
+    target: str
+    image: str
+    width: float
+    height: float
+    columns: int
+    rows: int
+    truth: str
+    tiles: list[Picture]
+    where: str
+
+
+@dataclass(frozen=True)
+class CaseReview:
+    """A case in the order of review.
+
+    Attributes:
+        place: 1 is to be looked at first.
+        index: of the case in the cohort.
+        name: of the case.
+        target: the target that brought it here.
+        reasons: in words.
+        values: per target: dice, mean_sa, confidence, foreground.
+        pictures: None if the case is not shown or has none.
+    """
+
+    place: int
+    index: int
+    name: str
+    target: str
+    reasons: list[str]
+    values: dict[str, dict[str, float]]
+    pictures: Pictures | None = field(repr=False, default=None)
+
+
+def review(cohort: Cohort, targets: Sequence[TargetResult]) -> list[CaseReview]:
+    """Order the cases by how much they need a look.
+
+    For each target, cases are ranked by mean SA and by Soft Dice Confidence, the lowest first and
+    the undefined before them; the mean of the two ranks, as a share of the cases, is the score of
+    that target. A case has the lowest score of its targets. No ground truth is used.
+    """
+    if not cohort.cases or not targets:
+        return []
+    scores = pd.DataFrame({result.name: _rank_score(result.quality) for result in targets})
+    worst = scores.to_numpy().argmin(axis=1)
+    order = np.argsort(scores.min(axis=1).to_numpy(), kind="stable")
+    reviews = []
+    for place, index in enumerate(order.tolist(), start=1):
+        result = targets[worst[index]]
+        pictures = _pictures(cohort, index, result.name) if place <= SHOWN else None
+        reviews.append(
+            CaseReview(
+                place=place,
+                index=index,
+                name=cohort.cases[index],
+                target=result.name,
+                reasons=[text for each in targets for text in _reasons(each, index, len(targets))],
+                values={each.name: _values(each.quality, index) for each in targets},
+                pictures=pictures,
+            )
+        )
+    return reviews
+
+
+def _rank_score(quality: pd.DataFrame) -> NDArray[np.float64]:
+    """Return (cases,) scores in (0, 1]: low is suspicious. An estimate no case has is left out."""
+    known = [name for name in ("mean_sa", "confidence") if quality[name].notna().any()]
+    if not known:
+        return np.ones(len(quality))
+    ranks = quality[known].rank(na_option="top").mean(axis=1)
+    return ranks.to_numpy(float) / len(quality)
+
+
+def _values(quality: pd.DataFrame, index: int) -> dict[str, float]:
+    row = quality.iloc[index]
+    return {name: float(row[name]) for name in ("dice", "mean_sa", "confidence", "foreground")}
+
+
+def _reasons(result: TargetResult, index: int, targets: int) -> list[str]:
+    """Say in words what is unusual about a case, for one target."""
+    row = result.quality.iloc[index]
+    of_target = f"{result.name}: " if targets > 1 else ""
+    if row["foreground"] == 0:
+        return [f"{of_target}the network found nothing"]
+    reasons = []
+    for name, words in (("mean_sa", "mean SA"), ("confidence", "Soft Dice Confidence")):
+        values = result.quality[name]
+        if not values.notna().any():
+            continue
+        if math.isnan(row[name]):
+            reasons.append(f"{of_target}{words} is undefined")
+        elif len(values) >= 10 and row[name] <= values.quantile(0.1):
+            reasons.append(f"{of_target}{words} among the lowest tenth")
+    return reasons
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def _pictures(cohort: Cohort, index: int, target: str) -> Pictures | None:
+    path = cohort.previews[index]
+    if path is None:
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return draw(dict(stored), cohort.targets.index(target), target, cohort.details[index])
+    except (OSError, ValueError, KeyError, IndexError, zipfile.BadZipFile):
+        return None  # the page says that there is no picture
+
+
+def draw(
+    stored: dict[str, NDArray[Any]], t: int, target: str, details: dict[str, Any]
+) -> Pictures:
+    """Draw a preview: image uint8 (H, W); truth, output and best_unit bool (T, H, W), where there.
+
+    Args:
+        stored: these arrays, axis and index.
+        t, target: which target.
+        details: of the case; its shape and spacing give the picture's proportions.
+    """
+    step = max(1, math.ceil(max(stored["image"].shape) / LONGEST))
+    thin = slice(None, None, step)
+    image = stored["image"][thin, thin].astype(np.uint8)
+    maps = {
+        name: stored[name][t][thin, thin].astype(bool)
+        for name in ("truth", "output", "best_unit")
+        if name in stored
+    }
+    truth = maps.get("truth")
+    tiles = [Picture("Image", "")]
+    if truth is not None:
+        tiles.append(Picture("Truth", overlay_uri([(truth, REGIONS[0])])))
+    titles = {"output": "Network's output", "best_unit": "Best single unit"}
+    tiles += [
+        Picture(title, _overlay(maps[name], truth)) for name, title in titles.items() if name in maps
+    ]
+    rows, columns = image.shape
+    tall, wide = _spacing(stored, details)
+    return Pictures(
+        target=target,
+        image=png_uri(image),
+        width=columns * wide / min(tall, wide),
+        height=rows * tall / min(tall, wide),
+        columns=columns,
+        rows=rows,
+        truth="" if truth is None else outline(truth),
+        tiles=tiles,
+        where=_where(stored, details),
+    )
+
+
+def _overlay(region: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:
+    parts: list[tuple[NDArray[np.bool_], Color]] = [(region, REGIONS[0])]
+    if truth is not None:
+        parts = [(region & truth, HIT), (region & ~truth, FALSE_ALARM)]
+    return overlay_uri(parts)
+
+
+def _spacing(stored: dict[str, NDArray[Any]], details: dict[str, Any]) -> tuple[float, float]:
+    """Return the extents of a pixel down and across; equal where nothing tells them."""
+    shape, spacing = details.get("shape") or [], details.get("spacing") or []
+    if len(shape) != 3 or len(spacing) != 3 or "axis" not in stored:
+        return 1.0, 1.0
+    axes = [axis for axis in range(3) if axis != int(stored["axis"])]
+    if tuple(shape[axis] for axis in axes) != stored["image"].shape:
+        axes.reverse()  # stored transposed
+    down, across = (abs(float(spacing[axis])) or 1.0 for axis in axes)
+    return down, across
+
+
+def _where(stored: dict[str, NDArray[Any]], details: dict[str, Any]) -> str:
+    shape = details.get("shape") or []
+    if len(shape) != 3 or "axis" not in stored or "index" not in stored:
+        return ""
+    axis = int(stored["axis"])
+    return f"slice {int(stored['index']) + 1} of {shape[axis]} along axis {axis + 1}"
+
+
