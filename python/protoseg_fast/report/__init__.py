@@ -34,4 +34,5 @@ def write_report(
     """
     from protoseg_fast.report.write import write
 
-    return write(Path(folder), None if out is None else Path(out), figures and Path(figures))
+    page, pictures = (None if path is None else Path(path) for path in (out, figures))
+    return write(Path(folder), page, pictures)

@@ -134,8 +134,8 @@ def quality(cohort: Cohort) -> pd.DataFrame:
     """Return one row per case (index) and target: dice, mean_sa, confidence, foreground.
 
     mean_sa is the paper's estimate: the mean over layers, the image left out, of the SA against the
-    network's own output, NaN skipped. confidence is Soft Dice Confidence, 2 Σ p ŷ / (Σ p + Σ ŷ) with
-    the probability p and the output ŷ (Borges, Pacheco and Silva, arXiv:2402.10665).
+    network's own output, NaN skipped. confidence is Soft Dice Confidence, 2 Σ p ŷ / (Σ p + Σ ŷ)
+    with the probability p and the output ŷ (Borges, Pacheco and Silva, arXiv:2402.10665).
     """
     rows = cohort.layer_scores
     image = np.flatnonzero(cohort.layers["image"])
@@ -184,13 +184,11 @@ def _layers(
     reference: str,
     dead: NDArray[np.int64],
 ) -> list[LayerResult]:
-    means = {
-        name: values.groupby("layer").mean().to_dict() for name, values in references.items()
-    }
+    means = {name: values.groupby("layer").mean().to_dict() for name, values in references.items()}
     shown = references[reference].groupby("layer")
     counts = shown.count().to_dict()
     spread = shown.quantile([0.1, 0.9]).unstack() if len(references[reference]) else pd.DataFrame()
-    by_layer = {layer: values for layer, values in units.groupby(level="layer")}
+    by_layer = dict(iter(units.groupby(level="layer")))
     nan = float("nan")
     results = []
     for index, layer in enumerate(cohort.layers.itertuples(index=False)):

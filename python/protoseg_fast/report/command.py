@@ -13,7 +13,7 @@ __all__ = ["register"]
 
 
 def register(commands: Any) -> None:
-    """Add the subcommand to argparse's subparsers; it sets ``run``, which returns the exit status."""
+    """Add the subcommand to argparse's subparsers; its ``run`` returns the exit status."""
     report = commands.add_parser(
         "report",
         help="write a page about a sweep that a clinician can read",

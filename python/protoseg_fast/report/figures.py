@@ -62,8 +62,8 @@ def _profile(result: TargetResult, palette: Palette) -> Figure:
 def _series(
     axes: Axes, x: Sequence[float], style: str, color: str, label: str, **options: Any
 ) -> None:
-    options = {"markersize": 4, "linewidth": 1.1, "color": color, "label": label} | options
-    axes.plot(x, np.arange(len(x)), style, **options)
+    options = {"markersize": 4, "linewidth": 1.1} | options
+    axes.plot(x, np.arange(len(x)), style, color=color, label=label, **options)
 
 
 def _histograms(result: TargetResult, palette: Palette) -> Figure:
@@ -96,7 +96,9 @@ def _agreement(result: TargetResult, palette: Palette) -> Figure:
         alpha=0.75,
         label="a layer, mean over cases",
     )
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="SA against the truth", ylabel="SA against the output")
+    axes.set(
+        xlim=(0, 1), ylim=(0, 1), xlabel="SA against the truth", ylabel="SA against the output"
+    )
     axes.grid(True)
     _legend(figure, axes)
     return figure
@@ -139,7 +141,7 @@ def _risk_coverage(result: TargetResult, palette: Palette) -> Figure:
         curve = risk_coverage(known[name].to_numpy(float)[some], risk[some])
         axes.plot(_coverage(curve), curve, color=color, linestyle=dash, linewidth=1.6, label=words)
     perfect = risk_coverage(-risk, risk)
-    line = {"color": palette.muted, "linewidth": 1}
+    line: Any = {"color": palette.muted, "linewidth": 1}
     axes.plot(_coverage(perfect), perfect, linestyle=DOTTED, label="perfect ranking", **line)
     axes.axhline(risk.mean(), linestyle=DASHED, label="no ranking", **line)
     axes.set(xlim=(0, 1), xlabel="share of cases accepted, most trusted first")
@@ -154,9 +156,7 @@ def _coverage(curve: np.ndarray) -> np.ndarray:
     return np.arange(1, len(curve) + 1) / max(len(curve), 1)
 
 
-def _rows(
-    layers: Sequence[LayerResult], header: float, right: float = 0.02
-) -> tuple[Figure, Axes]:
+def _rows(layers: Sequence[LayerResult], header: float, right: float = 0.02) -> tuple[Figure, Axes]:
     """A figure with one row per layer, first layer on top, SA from 0 to 1 along x."""
     footer = 0.5
     height = header + ROW * max(len(layers), 2) + footer

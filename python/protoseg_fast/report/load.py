@@ -32,7 +32,7 @@ READ = (
 )
 KEYS = ["layer", "call", "group", "target", "reference"]
 
-#: Tables added up at a time: a compromise between memory and the cost of adding up.
+#: Sums kept apart, of tables whose rows differ, until they are joined.
 _BATCH = 32
 
 
@@ -87,9 +87,11 @@ class Cohort:
     @property
     def reference(self) -> str:
         """What scores are shown against: the truth if any case has one, else the output."""
-        return TARGET if TARGET in set(self.layer_scores["reference"]) | set(
-            self.units["reference"]
-        ) else OUTPUT
+        return (
+            TARGET
+            if TARGET in set(self.layer_scores["reference"]) | set(self.units["reference"])
+            else OUTPUT
+        )
 
 
 def load_cohort(folder: Path) -> Cohort:
@@ -151,7 +153,7 @@ class _Tables:
     shapes: dict[tuple[int, int], tuple[str, int]] = field(default_factory=dict)
     cases: int = 0
     rows: list[pd.DataFrame] = field(default_factory=list)
-    partial: list[pd.DataFrame] = field(default_factory=list)
+    partial: list[tuple[NDArray[np.int64], pd.DataFrame]] = field(default_factory=list)
 
     def add(self, path: Path) -> None:
         """Add the table of one case."""
@@ -167,14 +169,26 @@ class _Tables:
         self.rows.append(layer.assign(case=self.cases))
         units = frame[~whole]
         known = units["sa"].notna()
-        self.partial.append(
-            units[KEYS].assign(
-                total=units["sa"].fillna(0.0), scored=known, cases=1, alive=units["predicted"] > 0
-            )
-        )
-        if len(self.partial) >= _BATCH:
-            self.partial = [_added(self.partial)]
+        sums = {"total": units["sa"].fillna(0.0), "scored": known.astype(np.int64), "cases": 1}
+        self._add_units(units[KEYS].assign(**sums, alive=units["predicted"] > 0))
         self.cases += 1
+
+    def _add_units(self, units: pd.DataFrame) -> None:
+        """Add to the sums of the same rows: in nearly every sweep all cases have the same."""
+        keys = units[KEYS].to_numpy()
+        for seen, sums in self.partial:
+            if np.array_equal(seen, keys):
+                for name in ("total", "scored", "cases"):
+                    sums[name] += units[name].to_numpy()
+                sums["alive"] |= units["alive"].to_numpy()
+                return
+        self.partial.append((keys, units.reset_index(drop=True)))
+        if len(self.partial) >= _BATCH:
+            sums = self._sums()
+            self.partial = [(sums[KEYS].to_numpy(), sums)]
+
+    def _sums(self) -> pd.DataFrame:
+        return _added([sums for _, sums in self.partial])
 
     def layers(self) -> pd.DataFrame:
         """Return the layers in the order they ran; several calls of one lie beside each other."""
@@ -200,7 +214,7 @@ class _Tables:
     def unit_means(self) -> pd.DataFrame:
         """Return the means of units over cases."""
         empty = pd.DataFrame(columns=[*KEYS, "total", "scored", "cases", "alive"])
-        units = _added(self.partial) if self.partial else empty
+        units = self._sums() if self.partial else empty
         scored = units["scored"].to_numpy(float)
         with np.errstate(invalid="ignore"):
             units["sa"] = units["total"].to_numpy(float) / np.where(scored > 0, scored, np.nan)

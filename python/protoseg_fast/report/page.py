@@ -53,9 +53,7 @@ def render_page(
         dead=_dead(cohort),
         units=_unit_count(cohort),
         verdicts={result.name: _verdict(result) for result in results},
-        failures=[
-            (failure, failure.traceback[-LONGEST_TRACEBACK:]) for failure in cohort.failures
-        ],
+        failures=[(failure, failure.traceback[-LONGEST_TRACEBACK:]) for failure in cohort.failures],
         facts=[*_facts("", cohort.config), *_facts("summary.", cohort.summary)],
         truth=TARGET,
         active=ACTIVE,
@@ -91,9 +89,16 @@ def _best_units(cohort: Cohort, result: TargetResult) -> list[dict[str, Any]]:
     rows = units[(units["target"] == result.name) & (units["reference"] == result.reference)]
     labels = cohort.layers["label"].tolist()
     # nlargest puts off columns of objects: an empty table has them.
-    best = rows.assign(sa=pd.to_numeric(rows["sa"])).dropna(subset=["sa"]).nlargest(BEST_UNITS, "sa")
+    best = (
+        rows.assign(sa=pd.to_numeric(rows["sa"])).dropna(subset=["sa"]).nlargest(BEST_UNITS, "sa")
+    )
     return [
-        {"layer": labels[row.layer], "unit": int(row.group), "sa": float(row.sa), "cases": int(row.scored)}
+        {
+            "layer": labels[row.layer],
+            "unit": int(row.group),
+            "sa": float(row.sa),
+            "cases": int(row.scored),
+        }
         for row in best.itertuples(index=False)
     ]
 
@@ -128,7 +133,7 @@ def _verdict(result: TargetResult) -> str:
             f"With {pairs} case{'s' * (pairs != 1)} whose Dice and mean SA are known, it cannot be "
             "said which of the two estimates ranks cases better (fewer than ten, or too alike)."
         )
-    interval = f"difference of ρ {signed(difference)}, 95 % interval {signed(low)} to {signed(high)}"
+    interval = f"difference {signed(difference)}, 95 % interval {signed(low)} to {signed(high)}"
     if low <= 0 <= high:
         return (
             f"On these {pairs} cases the two estimates cannot be told apart by how they rank cases "

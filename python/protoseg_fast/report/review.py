@@ -20,6 +20,8 @@ __all__ = ["SHOWN", "CaseReview", "Pictures", "review"]
 
 #: Cases shown with pictures.
 SHOWN = 8
+#: With fewer cases than this, none is called low: it is among the lowest tenth of so many.
+TENTHS_FROM = 10
 #: Pictures are thinned out to at most this many pixels a side.
 LONGEST = 384
 
@@ -104,7 +106,11 @@ def review(cohort: Cohort, targets: Sequence[TargetResult]) -> list[CaseReview]:
                 index=index,
                 name=cohort.cases[index],
                 target=result.name,
-                reasons=[text for each in targets for text in _reasons(each, index, len(targets))],
+                reasons=[
+                    f"{each.name}: {text}" if len(targets) > 1 else text
+                    for each in targets
+                    if (text := _reason(each, index))
+                ],
                 values={each.name: _values(each.quality, index) for each in targets},
                 pictures=pictures,
             )
@@ -126,22 +132,21 @@ def _values(quality: pd.DataFrame, index: int) -> dict[str, float]:
     return {name: float(row[name]) for name in ("dice", "mean_sa", "confidence", "foreground")}
 
 
-def _reasons(result: TargetResult, index: int, targets: int) -> list[str]:
-    """Say in words what is unusual about a case, for one target."""
+def _reason(result: TargetResult, index: int) -> str:
+    """Say in words what is unusual about a case for one target; "" if nothing is."""
     row = result.quality.iloc[index]
-    of_target = f"{result.name}: " if targets > 1 else ""
     if row["foreground"] == 0:
-        return [f"{of_target}the network found nothing"]
-    reasons = []
+        return "nothing found"
+    found = []
     for name, words in (("mean_sa", "mean SA"), ("confidence", "Soft Dice Confidence")):
         values = result.quality[name]
         if not values.notna().any():
             continue
         if math.isnan(row[name]):
-            reasons.append(f"{of_target}{words} is undefined")
-        elif len(values) >= 10 and row[name] <= values.quantile(0.1):
-            reasons.append(f"{of_target}{words} among the lowest tenth")
-    return reasons
+            found.append(f"{words} undefined")
+        elif len(values) >= TENTHS_FROM and row[name] <= values.quantile(0.1):
+            found.append(f"low {words}")
+    return ", ".join(found)
 
 
 # --- pictures -------------------------------------------------------------------------------------
@@ -158,9 +163,7 @@ def _pictures(cohort: Cohort, index: int, target: str) -> Pictures | None:
         return None  # the page says that there is no picture
 
 
-def draw(
-    stored: dict[str, NDArray[Any]], t: int, target: str, details: dict[str, Any]
-) -> Pictures:
+def draw(stored: dict[str, NDArray[Any]], t: int, target: str, details: dict[str, Any]) -> Pictures:
     """Draw a preview: image uint8 (H, W); truth, output and best_unit bool (T, H, W), where there.
 
     Args:
@@ -182,7 +185,9 @@ def draw(
         tiles.append(Picture("Truth", overlay_uri([(truth, REGIONS[0])])))
     titles = {"output": "Network's output", "best_unit": "Best single unit"}
     tiles += [
-        Picture(title, _overlay(maps[name], truth)) for name, title in titles.items() if name in maps
+        Picture(title, _overlay(maps[name], truth))
+        for name, title in titles.items()
+        if name in maps
     ]
     rows, columns = image.shape
     tall, wide = _spacing(stored, details)
@@ -224,5 +229,3 @@ def _where(stored: dict[str, NDArray[Any]], details: dict[str, Any]) -> str:
         return ""
     axis = int(stored["axis"])
     return f"slice {int(stored['index']) + 1} of {shape[axis]} along axis {axis + 1}"
-
-

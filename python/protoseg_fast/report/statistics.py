@@ -164,7 +164,9 @@ def better_ranking(first: Values, second: Values, dice: Values) -> tuple[float, 
     centred = [rank - rank.mean(0) for rank in ranks]
     norms = [np.sqrt((rank * rank).sum(0)) for rank in centred]
     with np.errstate(invalid="ignore", divide="ignore"):
-        rho = [(c * centred[2]).sum(0) / (n * norms[2]) for c, n in zip(centred, norms, strict=True)]
+        rho = [
+            (c * centred[2]).sum(0) / (n * norms[2]) for c, n in zip(centred, norms, strict=True)
+        ]
     differences = rho[0] - rho[1]
     differences = differences[np.isfinite(differences)]
     if not len(differences) or not np.isfinite(difference):
