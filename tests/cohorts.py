@@ -12,6 +12,7 @@ from protoseg_fast.network.ability_map import SegmentationAbilityMap
 from protoseg_fast.network.records import COLUMNS
 
 DEAD = (0, 3)  # unit 3 of layer 0 (and of every other fourth layer) is dead
+SLEEPS = (1, 2)  # unit 2 of layer 1 draws nothing in the first case, and something in others
 
 
 @dataclass(frozen=True)
@@ -91,18 +92,21 @@ def _scores(
         [range(sweep.layers), range(len(references)), range(len(groups)), range(len(sweep.targets))]
     )
     layer, reference, group, target = (index.get_level_values(i).to_numpy() for i in range(4))
+    names = ["input", *(f"block{i}.conv" for i in range(1, sweep.layers))]
     voxels, actual = 10_000, 1_000
     share = np.clip(ability[layer, group, target] + 0.05 * rng.normal(size=len(index)), 0, 1)
     tp = np.round(share * actual).astype(np.int64)
     predicted = tp + rng.integers(0, 400, len(index))
     dead = (layer % 4 == DEAD[0]) & (group == DEAD[1] + 1)
+    if case.endswith("_000"):
+        dead |= (layer == SLEEPS[0]) & (group == SLEEPS[1] + 1)
     tp[dead] = predicted[dead] = 0
     sa = 2 * tp / (predicted + actual)
     if sweep.undefined:
         sa[:] = np.nan
     columns = {
         "case": pd.Categorical([case] * len(index)),
-        "layer": pd.Categorical.from_codes(layer, [f"block{i}.conv" for i in range(sweep.layers)]),
+        "layer": pd.Categorical.from_codes(layer, names),
         "call": np.zeros(len(index), np.int64),
         "group": pd.Categorical.from_codes(group, pd.Index(groups, dtype=object)),
         "target": pd.Categorical.from_codes(target, list(sweep.targets)),
