@@ -191,17 +191,23 @@ def test_dead_units_are_those_of_the_table(cohort: Cohort, table: SegmentationAb
 
 
 @pytest.mark.parametrize("batch", [1, 2, 32])
-def test_sums_do_not_depend_on_how_they_are_added(
-    folder: Path, cohort: Cohort, monkeypatch: pytest.MonkeyPatch, batch: int
+def test_units_are_added_up_over_the_cases(
+    folder: Path, table: SegmentationAbilityMap, monkeypatch: pytest.MonkeyPatch, batch: int
 ) -> None:
     monkeypatch.setattr(load, "_BATCH", batch)
+    units = load_cohort(folder).units.astype({"target": str, "reference": str})
+    rows = table.to_pandas()
+    rows = rows[rows.group != "layer"].astype({"group": int, "target": str, "reference": str})
+    rows = rows.assign(layer=rows.layer.cat.codes, alive=rows.predicted > 0)
     keys = ["layer", "group", "target", "reference"]
-    found, expected = (
-        x.units.astype({"target": str, "reference": str}).sort_values(keys, ignore_index=True)
-        for x in (load_cohort(folder), cohort)
+    expected = rows.groupby(keys).agg(
+        sa=("sa", "mean"), scored=("sa", "count"), cases=("sa", "size"), alive=("alive", "any")
     )
-    pd.testing.assert_frame_equal(found, expected)
-    assert set(found.loc[found["reference"] == "target", "cases"]) == {TWO.labelled}
+    assert len(units) == len(expected)
+    found = units.set_index(keys).loc[expected.index]
+    np.testing.assert_allclose(found["sa"], expected["sa"])
+    for name in ("scored", "cases", "alive"):
+        np.testing.assert_array_equal(found[name], expected[name])
 
 
 def test_review_looks_at_no_truth_and_begins_with_the_undefined(folder: Path) -> None:
