@@ -197,8 +197,9 @@ def test_units_are_added_up_over_the_cases(
     monkeypatch.setattr(load, "_BATCH", batch)
     units = load_cohort(folder).units.astype({"target": str, "reference": str})
     rows = table.to_pandas()
-    rows = rows[rows.group != "layer"].astype({"group": int, "target": str, "reference": str})
-    rows = rows.assign(layer=rows.layer.cat.codes, alive=rows.predicted > 0)
+    rows = rows[rows.group != "layer"].astype({"target": str, "reference": str})
+    group, layer = rows.group.astype(object).astype(int), rows.layer.cat.codes
+    rows = rows.assign(group=group, layer=layer, alive=rows.predicted > 0)
     keys = ["layer", "group", "target", "reference"]
     expected = rows.groupby(keys).agg(
         sa=("sa", "mean"), scored=("sa", "count"), cases=("sa", "size"), alive=("alive", "any")
