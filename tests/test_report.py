@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import re
 import shutil
@@ -14,6 +16,7 @@ for _name in ("matplotlib", "pandas", "pyarrow", "jinja2"):
     pytest.importorskip(_name)
 
 import pandas as pd  # noqa: E402
+from PIL import Image  # noqa: E402
 
 from cohorts import Sweep, write_sweep  # noqa: E402
 from pages import Page  # noqa: E402
@@ -23,7 +26,7 @@ from protoseg_fast.report import ReportError, load, statistics, write_report  # 
 from protoseg_fast.report.analysis import TargetResult, analyse, dead_units  # noqa: E402
 from protoseg_fast.report.load import Cohort, load_cohort  # noqa: E402
 from protoseg_fast.report.page import ranges  # noqa: E402
-from protoseg_fast.report.review import LONGEST, draw, review  # noqa: E402
+from protoseg_fast.report.review import LONGEST, Pictures, draw, review  # noqa: E402
 
 TWO = Sweep(cases=14, labelled=9, targets=("kidney", "tumour & core"), layers=5)
 
@@ -255,21 +258,58 @@ def test_what_cannot_be_read_is_a_failed_case(tmp_path: Path, damage: str) -> No
 # --- pictures -------------------------------------------------------------------------------------
 
 
-def test_pictures_have_the_proportions_of_the_body() -> None:
-    stored = {
-        "image": np.zeros((40, 20), np.uint8),
-        "output": np.ones((1, 40, 20), bool),
-        "axis": np.array(0),
-        "index": np.array(4),
+def _shown(pictures: Pictures) -> np.ndarray:
+    """The grey image, as decoded from the page."""
+    data = base64.b64decode(pictures.image.partition(",")[2])
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SLA", "AIL"])
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_pictures_lie_as_radiologists_want_them(codes: str, axis: int) -> None:
+    """Whatever the order and direction of the stored axes, the same view of the body."""
+    nib = pytest.importorskip("nibabel")
+    spacing = {"R": 1.0, "A": 2.0, "S": 3.0}
+    size = {"R": 5, "A": 6, "S": 7}
+    body = nib.Nifti1Image(
+        np.arange(5 * 6 * 7, dtype=np.int16).reshape(5, 6, 7), np.diag([1.0, 2.0, 3.0, 1.0])
+    )
+    to = nib.orientations.axcodes2ornt(codes)
+    stored = body.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(body.affine), to)
+    )
+    data = np.asarray(stored.dataobj).astype(np.uint8)
+    plane = data.take(2, axis)
+    preview = {
+        "image": plane,
+        "output": plane[None] > 0,
+        "axis": np.array(axis),
+        "index": np.array(2),
     }
-    details = {"shape": [9, 40, 20], "spacing": [7.0, 1.0, 3.0]}
-    pictures = draw(stored, 0, "liver", details)
-    assert pictures.width / pictures.height == pytest.approx(3 * 20 / 40)
-    assert pictures.where == "slice 5 of 9 along axis 1"
+    details = {
+        "shape": list(data.shape),
+        "spacing": [float(zoom) for zoom in stored.header.get_zooms()],
+        "affine": stored.affine.tolist(),
+    }
+    pictures = draw(preview, 0, "liver", details)
+    # The same slice of the body in RAS, seen from the feet, the front or the left.
+    letter = {"L": "R", "P": "A", "I": "S"}.get(codes[axis], codes[axis])
+    at = 2 if codes[axis] == letter else size[letter] - 3
+    left = [name for name in "RAS" if name != letter]
+    ras = np.asarray(body.dataobj).astype(np.uint8).take(at, "RAS".index(letter))
+    np.testing.assert_array_equal(_shown(pictures), ras[::-1, ::-1].T)
+    proportions = [size[name] * spacing[name] for name in left]
+    assert pictures.width / pictures.height == pytest.approx(proportions[0] / proportions[1])
+    assert pictures.where == f"slice 3 of {data.shape[axis]} along axis {axis + 1}"
     assert [tile.caption for tile in pictures.tiles] == ["Image", "Network's output"]
-    transposed = {**stored, "image": stored["image"].T, "output": stored["output"][:, :, :].mT}
-    turned = draw(transposed, 0, "liver", details)
-    assert turned.width / turned.height == pytest.approx(40 / (3 * 20))
+
+
+def test_pictures_without_an_affine_are_as_stored() -> None:
+    image = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    stored = {"image": image, "output": image[None] > 2, "axis": np.array(-1), "index": np.array(0)}
+    pictures = draw(stored, 0, "cell", {"shape": [2, 3], "spacing": None, "affine": None})
+    np.testing.assert_array_equal(_shown(pictures), image)
+    assert (pictures.width, pictures.height, pictures.where) == (3, 2, "")
 
 
 def test_large_pictures_are_thinned_out() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,13 +169,14 @@ def draw(stored: dict[str, NDArray[Any]], t: int, target: str, details: dict[str
     Args:
         stored: these arrays, axis and index.
         t, target: which target.
-        details: of the case; its shape and spacing give the picture's proportions.
+        details: of the case; its spacing gives the picture's proportions, its affine which way up.
     """
+    turn, (down, across) = _view(stored, details)
     step = max(1, math.ceil(max(stored["image"].shape) / LONGEST))
     thin = slice(None, None, step)
-    image = stored["image"][thin, thin].astype(np.uint8)
+    image = turn(stored["image"])[thin, thin].astype(np.uint8)
     maps = {
-        name: stored[name][t][thin, thin].astype(bool)
+        name: turn(stored[name][t])[thin, thin].astype(bool)
         for name in ("truth", "output", "best_unit")
         if name in stored
     }
@@ -184,18 +185,13 @@ def draw(stored: dict[str, NDArray[Any]], t: int, target: str, details: dict[str
     if truth is not None:
         tiles.append(Picture("Truth", overlay_uri([(truth, REGIONS[0])])))
     titles = {"output": "Network's output", "best_unit": "Best single unit"}
-    tiles += [
-        Picture(title, _overlay(maps[name], truth))
-        for name, title in titles.items()
-        if name in maps
-    ]
+    tiles += [Picture(titles[n], _overlay(maps[n], truth)) for n in titles if n in maps]
     rows, columns = image.shape
-    tall, wide = _spacing(stored, details)
     return Pictures(
         target=target,
         image=png_uri(image),
-        width=columns * wide / min(tall, wide),
-        height=rows * tall / min(tall, wide),
+        width=columns * across / min(down, across),
+        height=rows * down / min(down, across),
         columns=columns,
         rows=rows,
         truth="" if truth is None else outline(truth),
@@ -211,21 +207,41 @@ def _overlay(region: NDArray[np.bool_], truth: NDArray[np.bool_] | None) -> str:
     return overlay_uri(parts)
 
 
-def _spacing(stored: dict[str, NDArray[Any]], details: dict[str, Any]) -> tuple[float, float]:
-    """Return the extents of a pixel down and across; equal where nothing tells them."""
-    shape, spacing = details.get("shape") or [], details.get("spacing") or []
-    if len(shape) != 3 or len(spacing) != 3 or "axis" not in stored:
-        return 1.0, 1.0
-    axes = [axis for axis in range(3) if axis != int(stored["axis"])]
-    if tuple(shape[axis] for axis in axes) != stored["image"].shape:
-        axes.reverse()  # stored transposed
-    down, across = (abs(float(spacing[axis])) or 1.0 for axis in axes)
-    return down, across
+def _view(
+    stored: dict[str, NDArray[Any]], details: dict[str, Any]
+) -> tuple[Callable[[NDArray[Any]], NDArray[Any]], tuple[float, float]]:
+    """Return how to turn a slice (H, W) for display, and the extents of its pixels down and across.
+
+    With an affine, as radiologists look at it: the head or the front up, the patient's right, or
+    front, on the left. Without, as it is stored.
+    """
+    axis, spacing = int(stored.get("axis", -1)), details.get("spacing") or []
+    axes = [a for a in range(len(spacing)) if a != axis]
+    if len(axes) != 2:
+        return _as_stored, (1.0, 1.0)
+    down, across = (abs(float(spacing[a])) or 1.0 for a in axes)
+    affine = np.array(details.get("affine") or np.zeros((4, 4)), float)
+    directions = affine[:3, axes]  # NIfTI's world: to the right, the front, the head
+    world = np.abs(directions).argmax(axis=0)
+    signs = [directions[w, i] for i, w in enumerate(world)]
+    if axis < 0 or world[0] == world[1] or 0 in signs:
+        return _as_stored, (down, across)
+    flips = [slice(None, None, -1 if sign > 0 else 1) for sign in signs]
+    upright = world[0] > world[1]  # the stored rows run along the axis that is to be vertical
+
+    def turn(plane: NDArray[Any]) -> NDArray[Any]:
+        flipped = plane[flips[0], flips[1]]
+        return flipped if upright else flipped.T
+
+    return turn, (down, across) if upright else (across, down)
+
+
+def _as_stored(plane: NDArray[Any]) -> NDArray[Any]:
+    return plane
 
 
 def _where(stored: dict[str, NDArray[Any]], details: dict[str, Any]) -> str:
-    shape = details.get("shape") or []
-    if len(shape) != 3 or "axis" not in stored or "index" not in stored:
+    shape, axis = details.get("shape") or [], int(stored.get("axis", -1))
+    if axis < 0 or axis >= len(shape) or "index" not in stored:
         return ""
-    axis = int(stored["axis"])
     return f"slice {int(stored['index']) + 1} of {shape[axis]} along axis {axis + 1}"
