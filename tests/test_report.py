@@ -18,7 +18,6 @@ for _name in ("matplotlib", "pandas", "pyarrow", "jinja2"):
 import pandas as pd  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from cohorts import Sweep, write_sweep  # noqa: E402
 from pages import Page  # noqa: E402
 from protoseg_fast import cli  # noqa: E402
 from protoseg_fast.network.ability_map import SegmentationAbilityMap  # noqa: E402
@@ -27,6 +26,7 @@ from protoseg_fast.report.analysis import TargetResult, analyse, dead_units  # n
 from protoseg_fast.report.load import Cohort, load_cohort  # noqa: E402
 from protoseg_fast.report.page import ranges  # noqa: E402
 from protoseg_fast.report.review import LONGEST, Pictures, draw, review  # noqa: E402
+from report_folders import Sweep, write_sweep  # noqa: E402
 
 TWO = Sweep(cases=14, labelled=9, targets=("kidney", "tumour & core"), layers=5)
 

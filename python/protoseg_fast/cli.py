@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from protoseg_fast import __version__
+from protoseg_fast.cohort.command import add_commands
+from protoseg_fast.cohort.config import SweepError
 from protoseg_fast.demo.config import DEPENDENCIES, DEVICES, DemoConfig, DemoError
 from protoseg_fast.report.command import register as register_report
 from protoseg_fast.report.errors import ReportError
@@ -35,9 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
-        return status
-    except (DemoError, ReportError) as error:
+        return int(arguments.run(arguments))
+    except (DemoError, ReportError, SweepError) as error:
         print(f"protoseg-fast: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -89,7 +90,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--open", action="store_true", help="open the page in a browser when done")
     demo.set_defaults(run=_demo)
-    register_report(commands)
+    add_commands(commands, _interrupts_held)
+    register_report(commands, _interrupts_held)
     return parser
 
 
