@@ -18,6 +18,7 @@ from protoseg_fast import cli  # noqa: E402
 from protoseg_fast.cohort import Case, SweepError, sweep  # noqa: E402
 from protoseg_fast.cohort.export import export_map  # noqa: E402
 from protoseg_fast.network.ability_map import SegmentationAbilityMap  # noqa: E402
+from protoseg_fast.report import write_report  # noqa: E402
 
 SIZE = (16, 12, 8)
 MODEL = """
@@ -95,6 +96,26 @@ def test_map_is_what_the_table_counted(folder: Path, options: dict) -> None:
     if "orientation" not in options and "spacing" not in options:
         np.testing.assert_allclose(about["affine"], AFFINE, atol=1e-5)
     assert list(folder.glob(".*")) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"roi_size": (8, 8, 8)}], ids=str)
+def test_report_of_what_a_sweep_wrote(folder: Path, options: dict) -> None:
+    """The two sides agree on the folder: nothing is lost between a sweep and its report."""
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    from protoseg_fast.report.load import load_cohort
+
+    out = _swept(folder, **options)
+    cohort = load_cohort(out)
+    assert cohort.cases == ["a", "b"]
+    assert cohort.targets == ["1", "2"]
+    assert cohort.labelled.all()
+    assert cohort.failures == []
+    assert cohort.outputs[["confidence", "foreground"]].notna().all(axis=None)
+    assert cohort.layers["label"].tolist() == ["input", "0", "2"]
+    html = write_report(out).read_text(encoding="utf-8")
+    pictures = 4 - bool(options)  # of windows, no unit is kept
+    assert html.count('<figure class="tile">') == 2 * pictures
 
 
 def test_model_given_in_python_is_given_again(folder: Path) -> None:
