@@ -24,7 +24,7 @@ from protoseg_fast.network.ability_map import SegmentationAbilityMap  # noqa: E4
 from protoseg_fast.report import ReportError, load, statistics, write_report  # noqa: E402
 from protoseg_fast.report.analysis import TargetResult, analyse, dead_units  # noqa: E402
 from protoseg_fast.report.load import Cohort, load_cohort  # noqa: E402
-from protoseg_fast.report.page import ranges  # noqa: E402
+from protoseg_fast.report.page import _verdict, ranges  # noqa: E402
 from protoseg_fast.report.review import LONGEST, Pictures, draw, review  # noqa: E402
 from report_folders import Sweep, write_sweep  # noqa: E402
 
@@ -379,6 +379,27 @@ def test_page_says_what_was_found(html: str, results: list[TargetResult], cohort
     assert "The image <holds> NaN" in text  # escaped in the HTML, so it comes back as text
     assert "<holds>" not in html
     assert "model unet:build" in text
+
+
+def test_verdict_on_the_estimates() -> None:
+    rng = np.random.default_rng(8)
+    dice = rng.random(40)
+    good, poor = dice + 0.1 * rng.random(40), rng.random(40)
+
+    def verdict(mean_sa: np.ndarray, confidence: np.ndarray) -> str:
+        better = statistics.better_ranking(mean_sa, confidence, dice)
+        judged = [statistics.estimator(x, dice) for x in (mean_sa, confidence)]
+        nothing = statistics.agreement(np.empty(0), np.empty(0))
+        return _verdict(
+            TargetResult("x", "target", [], nothing, nothing, pd.DataFrame(), *judged, better)
+        )
+
+    assert "mean SA ranks cases better than Soft Dice Confidence" in verdict(good, poor)
+    assert "Soft Dice Confidence ranks cases better than mean SA" in verdict(poor, good)
+    assert "cannot be told apart" in verdict(good, good)
+    assert "Neither" not in verdict(good, good) + verdict(poor, good)
+    assert "Neither follows Dice well" in verdict(poor, poor)
+    assert "cannot be said" in verdict(good, np.ones(40))
 
 
 def test_page_is_the_same_every_time(folder: Path, html: str, tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def _profile(result: TargetResult, palette: Palette) -> Figure:
 def _series(
     axes: Axes, x: Sequence[float], style: str, color: str, label: str, **options: Any
 ) -> None:
-    options = {"markersize": 4, "linewidth": 1.1} | options
+    options = {"markersize": 4, "linewidth": 1.1, "clip_on": False} | options
     axes.plot(x, np.arange(len(x)), style, color=color, label=label, **options)
 
 
@@ -95,6 +95,7 @@ def _agreement(result: TargetResult, palette: Palette) -> Figure:
         markersize=5,
         alpha=0.75,
         label="a layer, mean over cases",
+        clip_on=False,
     )
     axes.set(
         xlim=(0, 1), ylim=(0, 1), xlabel="SA against the truth", ylabel="SA against the output"
@@ -119,7 +120,7 @@ def _quality(result: TargetResult, palette: Palette) -> Figure:
             markeredgecolor=palette.paper,
             label=words,
         )
-    axes.set(xlim=(0, 1.02), ylim=(-0.02, 1.02), xlabel="estimate without ground truth")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xlabel="estimate without ground truth")
     axes.set_ylabel("Dice against the truth")
     axes.grid(True)
     _legend(figure, axes, columns=3)

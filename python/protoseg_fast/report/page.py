@@ -27,7 +27,9 @@ __all__ = ["ranges", "render_page", "slug"]
 
 TEMPLATE = "page.html.j2"
 #: Units listed in the table of the best ones.
-BEST_UNITS = 25
+BEST_UNITS = 15
+#: An estimate whose rank correlation with Dice is lower does not follow it well.
+FOLLOWS = 0.4
 #: Tracebacks keep their end, which says what happened.
 LONGEST_TRACEBACK = 4000
 
@@ -125,22 +127,25 @@ def ranges(numbers: Sequence[int]) -> str:
 
 
 def _verdict(result: TargetResult) -> str:
-    """Say which of the two estimates ranks the cases better, if that can be said."""
+    """Say which of the two estimates ranks the cases better, and whether either does well."""
     difference, low, high = result.better
     pairs = result.mean_sa.agreement.pairs
     if not math.isfinite(difference):
         return (
             f"With {pairs} case{'s' * (pairs != 1)} whose Dice and mean SA are known, it cannot be "
-            "said which of the two estimates ranks cases better (fewer than ten, or too alike)."
+            "said which of the two estimates ranks cases better: there are fewer than ten, or one "
+            "of the three values is the same in all of them."
         )
     interval = f"difference {signed(difference)}, 95 % interval {signed(low)} to {signed(high)}"
+    best = max(e.agreement.spearman for e in (result.mean_sa, result.confidence))
+    weak = f" Neither follows Dice well here: ρ is below {FOLLOWS}." if best < FOLLOWS else ""  # noqa: RUF001
     if low <= 0 <= high:
         return (
             f"On these {pairs} cases the two estimates cannot be told apart by how they rank cases "
-            f"({interval}). Soft Dice Confidence is the simpler one."
+            f"({interval}). Soft Dice Confidence is the simpler one.{weak}"
         )
     better, other = ("mean SA", "Soft Dice Confidence")[:: 1 if low > 0 else -1]
-    return f"On these {pairs} cases {better} ranks cases better than {other} ({interval})."
+    return f"On these {pairs} cases {better} ranks cases better than {other} ({interval}).{weak}"
 
 
 def _facts(prefix: str, tree: dict[str, Any]) -> list[tuple[str, str]]:
