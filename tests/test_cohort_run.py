@@ -11,14 +11,10 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
-import pytest
-
-for _name in ("torch", "nibabel", "pandas", "pyarrow", "rich", "monai"):
-    pytest.importorskip(_name)
-
 import nibabel as nib
+import numpy as np
 import pyarrow.parquet as pq
+import pytest
 import torch
 
 import cohorts
@@ -36,7 +32,6 @@ OPTIONS = {
     "threads": 1,
 }
 FLAGS = ["--activation", "softmax", "--targets", "whole=1,2", "core=2", "--threads", "1"]
-COLUMNS = psf.SegmentationAbilityMap.__doc__
 
 
 def command(data: Path, out: Path, model: str = "cohorts:small", *more: str) -> list[str]:
@@ -84,7 +79,7 @@ def contents(out: Path, kind: str = "*") -> dict[str, bytes]:
 
 
 def stamps(out: Path) -> dict[str, tuple[int, int]]:
-    return {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in out.glob("tables/*")}
+    return {p.name: (p.stat().st_mtime_ns, p.stat().st_ino) for p in out.glob("tables/*.parquet")}
 
 
 # --- what is written ------------------------------------------------------------------------------
@@ -95,8 +90,6 @@ def test_rows_are_those_of_segmentation_ability_map(tiny: Path, tmp_path: Path) 
     model = cohorts.small().eval()
     psf.sweep(model, tiny, out=tmp_path / "out", **OPTIONS)
     image, label = cohorts.volume(1)
-    torch.set_num_threads(threads := torch.get_num_threads())
-    assert threads == torch.get_num_threads()
     expected = psf.segmentation_ability_map(
         model,
         torch.from_numpy(image)[None, None],
@@ -196,7 +189,7 @@ def test_random_kills_and_a_resume_change_nothing(
         assert kept.items() <= now.items(), "a finished file was written again"
         kept = now
     assert midway >= 4
-    assert 0 < len(kept)
+    assert kept
     assert cli.main(arguments) == 0
     assert kept.items() <= stamps(out).items()
     assert merge(out).read_bytes() == undisturbed

@@ -118,6 +118,7 @@ class _Sweep:
         mine = part_of(cases, config.part_id, config.num_parts)
         self.store.make()
         with self.store.part(config.part_id, config.num_parts) as log:
+            self.store.tidy()
             names = {case.name for case in mine}
             if config.overwrite:
                 for case in mine:
