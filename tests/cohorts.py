@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 from pathlib import Path
 
 import nibabel as nib
@@ -72,3 +75,24 @@ def decathlon(folder: Path, count: int) -> Path:
     text = json.dumps({"name": "Balls", "training": training})
     (folder / "dataset.json").write_text(text)
     return folder
+
+
+def mortal() -> nn.Module:
+    """A network whose process is killed at its third pass, once for all processes."""
+
+    class Mortal(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = small()
+            self.passes = 0
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.passes += 1
+            note = os.environ.get("COHORTS_KILL_ONCE")
+            if note and self.passes == 3:
+                with contextlib.suppress(FileExistsError):
+                    Path(note).touch(exist_ok=False)
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return self.layers(x)
+
+    return Mortal()

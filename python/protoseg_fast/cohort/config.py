@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -260,20 +261,18 @@ def _converted(option: Any, value: Any) -> Any:
 
 
 def _parsed(path: Path) -> Any:
-    if path.suffix != ".toml":
-        try:
-            import yaml
-        except ImportError as error:
-            raise ValueError("YAML needs: pip install pyyaml") from error
-        try:
-            return yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
-            raise ValueError(str(error)) from error
+    toml = path.suffix == ".toml"
     try:
-        import tomllib
-    except ImportError as error:  # Python 3.10
-        raise ValueError("TOML needs Python 3.11; use YAML.") from error
-    return tomllib.loads(path.read_text())
+        parser = importlib.import_module("tomllib" if toml else "yaml")
+    except ImportError as error:
+        needs = "TOML needs Python 3.11; use YAML." if toml else "YAML needs: pip install pyyaml"
+        raise ValueError(needs) from error
+    if toml:
+        return parser.loads(path.read_text())
+    try:
+        return parser.safe_load(path.read_text())
+    except parser.YAMLError as error:
+        raise ValueError(str(error)) from error
 
 
 def _plain(value: Any) -> Any:

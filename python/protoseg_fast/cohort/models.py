@@ -22,10 +22,11 @@ WRAPPERS = ("state_dict", "network_weights", "model_state_dict", "model", "net")
 def load_model(config: SweepConfig) -> nn.Module:
     """Build the network, load its weights, put it into eval mode on its device.
 
+    Weights that are drawn are drawn from torch's current state: seed it.
+
     Raises:
         SweepError: if it cannot be built, or the weights cannot be read or do not fit.
     """
-    torch.manual_seed(config.seed)
     weights = Path(config.weights) if config.weights else None
     if config.model and Path(config.model).is_dir():
         model, weights = _bundle(Path(config.model), weights)

@@ -20,7 +20,7 @@ from protoseg_fast.cohort.layouts import Case, choose, find_cases, unique
 from protoseg_fast.cohort.models import file_hash, load_model, state_hash
 from protoseg_fast.cohort.progress import Progress
 from protoseg_fast.cohort.reading import volumes
-from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case
+from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case, seeded
 from protoseg_fast.cohort.store import Log, Store
 from protoseg_fast.cohort.summary import write_summary
 
@@ -71,8 +71,9 @@ def sweep(
             when it is the case's turn. Results are in the order of names.
         out: folder of the results; see ``protoseg_fast.cohort.store``.
         log: called with an event, a dictionary, as each case ends; for experiment trackers.
-        options: fields of `protoseg_fast.cohort.SweepConfig`, but ``cases``. With ``workers`` above 0, a script
-            needs ``if __name__ == "__main__":``, as with any processes that Python spawns.
+        options: fields of `protoseg_fast.cohort.SweepConfig`, but ``cases``. With ``workers`` above
+            0, a script needs ``if __name__ == "__main__":``, as with any processes that Python
+            spawns.
 
     Returns:
         What was done; the results are in ``out``.
@@ -117,6 +118,7 @@ class _Sweep:
         mine = part_of(cases, config.part_id, config.num_parts)
         self.store.make()
         with self.store.part(config.part_id, config.num_parts) as log:
+            self.store.tidy()
             names = {case.name for case in mine}
             if config.overwrite:
                 for case in mine:
@@ -168,7 +170,8 @@ class _Sweep:
             yield from outcomes(left, self.config)
             return
         with threads(self.config.threads):
-            model = load_model(self.config) if self.given is None else self.given
+            with seeded(self.config):
+                model = load_model(self.config) if self.given is None else self.given
             with evaluating(model):
                 yield from score_all(model, left, self.config)
 

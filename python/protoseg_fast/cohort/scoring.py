@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +24,7 @@ from protoseg_fast.network.records import OUTPUT, TARGET, Record
 from protoseg_fast.network.sweep import segmentation_ability_map
 from protoseg_fast.network.windows import SlidingWindow
 
-__all__ = ["Failure", "Scored", "failure_of", "score_case"]
+__all__ = ["Failure", "Scored", "failure_of", "score_case", "seeded"]
 
 #: Longest edge of a preview, in pixels: larger slices are thinned out.
 PREVIEW_EDGE = 256
@@ -74,14 +75,25 @@ def score_case(model: nn.Module, case: Case, volume: Volume, config: SweepConfig
         ValueError, RuntimeError: as `protoseg_fast.segmentation_ability_map`, and the network.
         MemoryError: if memory runs out with the smaller windows, too.
     """
-    try:
-        return _score(model, case, volume, config, config.roi_size)
-    except (RuntimeError, MemoryError) as error:
-        if not _out_of_memory(error):
-            raise
-    if config.device.startswith("cuda"):
-        torch.cuda.empty_cache()
-    return _score(model, case, volume, config, _halved(config.roi_size, volume.image.shape[1:]))
+    with seeded(config):
+        try:
+            return _score(model, case, volume, config, config.roi_size)
+        except (RuntimeError, MemoryError) as error:
+            if not _out_of_memory(error):
+                raise
+        if config.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        smaller = _halved(config.roi_size, volume.image.shape[1:])
+        return _score(model, case, volume, config, smaller)
+
+
+@contextlib.contextmanager
+def seeded(config: SweepConfig) -> Iterator[None]:
+    """Within the block, torch draws from the configured seed; the caller's draws go on after it."""
+    devices = [config.device] if config.device.startswith("cuda") else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(config.seed)
+        yield
 
 
 def _score(
@@ -91,7 +103,6 @@ def _score(
     config: SweepConfig,
     roi_size: tuple[int, ...] | None,
 ) -> Scored:
-    torch.manual_seed(config.seed)
     window = None
     if roi_size is not None:
         window = SlidingWindow(

@@ -90,7 +90,6 @@ class Store:
     def keep(self, scored: Scored) -> None:
         """Write a case's files, its table last."""
         case = scored.info["case"]
-        self._sweep_up(case)
         if scored.preview is not None:
             write_whole(self.path("previews", case), scored.preview)
         write_whole(self.path("cases", case), _json(scored.info))
@@ -99,7 +98,6 @@ class Store:
 
     def fail(self, failure: Failure) -> None:
         """Write why a case has no results."""
-        self._sweep_up(failure.case)
         write_whole(self.path("failures", failure.case), _json(asdict(failure)))
 
     def forget(self, case: str) -> None:
@@ -107,10 +105,10 @@ class Store:
         for kind in ("tables", "cases", "previews", "failures"):
             self.path(kind, case).unlink(missing_ok=True)
 
-    def _sweep_up(self, case: str) -> None:
-        """Remove what killed processes of this machine left of a case's temporary files."""
-        for kind in ("tables", "cases", "previews", "failures"):
-            for entry in self.out.joinpath(kind).glob(f".{_escaped(case)}.*.{_host()}.tmp"):
+    def tidy(self) -> None:
+        """Remove what killed processes of this machine left of temporary files."""
+        for folder in (self.out, *(self.out / name for name in _FOLDERS)):
+            for entry in folder.glob(f".*.{_host()}.tmp"):
                 if not _alive(entry.name.split(".")[-3]):
                     entry.unlink(missing_ok=True)
 
@@ -259,10 +257,6 @@ def _flush_folder(folder: Path) -> None:
 
 def _host() -> str:
     return socket.gethostname().replace(".", "-").replace("/", "-")
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in text)
 
 
 def _alive(pid: str) -> bool:

@@ -186,15 +186,19 @@ def _volume(image: Any, config: SweepConfig, *, label: bool) -> _Read:
 
 
 def _resampled(image: Any, spacing: tuple[float, ...], *, order: int) -> Any:
+    """The same axes and first voxel, at another spacing; linear (order 1) or nearest (0)."""
     import nibabel as nib
     from nibabel.processing import resample_from_to
-    from nibabel.spaces import vox2out_vox
 
-    if image.ndim == 3:
-        space = vox2out_vox((image.shape, image.affine), spacing)
-        return resample_from_to(image, space, order=order, mode="nearest")
-    parts = [_resampled(part, spacing, order=order) for part in nib.four_to_three(image)]
-    return nib.concat_images(parts)
+    if image.ndim > 3:
+        parts = [_resampled(part, spacing, order=order) for part in nib.four_to_three(image)]
+        return nib.concat_images(parts)
+    if len(spacing) != 3:
+        raise SweepError(f"spacing must have 3 values for volumes, got {list(spacing)}.")
+    step = np.array(spacing) / image.header.get_zooms()[:3]
+    shape = np.floor((np.array(image.shape) - 1) / step + 1e-6).astype(int) + 1
+    affine = image.affine @ np.diag([*step, 1])
+    return resample_from_to(image, (tuple(shape), affine), order=order, mode="nearest")
 
 
 def _picture(path: Path, *, label: bool) -> _Read:
