@@ -14,6 +14,7 @@ from protoseg_fast.cohort.config import SweepConfig, SweepError
 from protoseg_fast.cohort.layouts import Case
 from protoseg_fast.cohort.models import load_model
 from protoseg_fast.cohort.run import evaluating
+from protoseg_fast.cohort.scoring import seeded
 from protoseg_fast.cohort.store import Store
 from protoseg_fast.cohort.volumes import CaseError, Volume, read_case
 from protoseg_fast.network.extras import require
@@ -76,8 +77,9 @@ def export_map(
         volume = read_case(_case(store, case), config)
     except CaseError as error:
         raise SweepError(f"{case} cannot be read: {error}") from error
-    network = model if isinstance(model, nn.Module) else load_model(config)
-    with evaluating(network):
+    with seeded(config):  # as the sweep: weights may be drawn
+        network = model if isinstance(model, nn.Module) else load_model(config)
+    with seeded(config), evaluating(network):
         drawn = _draw(network, volume, config, (layer, unit, target, call))
     values = drawn.cpu().numpy().astype(np.uint8)
     affine = np.eye(4) if volume.affine is None else np.asarray(volume.affine)
