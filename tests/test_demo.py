@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ for _name in ("nilearn", "matplotlib", "pandas", "pyarrow", "rich", "jinja2"):
 import pandas as pd  # noqa: E402
 from rich.console import Console  # noqa: E402
 
+from pages import Page  # noqa: E402
 from protoseg_fast.demo import DemoConfig, DemoError  # noqa: E402
 from protoseg_fast.demo import run as demo_run  # noqa: E402
 from protoseg_fast.demo.data import TARGETS, load_slices, split  # noqa: E402
@@ -26,9 +26,10 @@ from protoseg_fast.demo.published import published_sa  # noqa: E402
 from protoseg_fast.demo.records import OUTPUT, PREDICTION, TRUTH, WHOLE_LAYER  # noqa: E402
 from protoseg_fast.demo.result import DemoResult  # noqa: E402
 from protoseg_fast.demo.score import hooked, predict, visit_layers  # noqa: E402
-from protoseg_fast.demo.svg import outline  # noqa: E402
 from protoseg_fast.demo.train import train  # noqa: E402
 from protoseg_fast.demo.unet import UNet  # noqa: E402
+from protoseg_fast.web.svg import outline  # noqa: E402
+from protoseg_fast.web.template import signed, two_digits  # noqa: E402
 
 CPU = torch.device("cpu")
 NOISY = next(degradation for degradation in DEGRADATIONS if degradation.kind == "noise")
@@ -279,36 +280,8 @@ def test_table_is_printed(result: DemoResult, printed: io.StringIO) -> None:
     assert max(map(len, text.splitlines())) <= 100
 
 
-class _Page(HTMLParser):
-    """Collects what a browser would load, the ids, and the figures' descriptions."""
-
-    LOADS = ("src", "href", "xlink:href", "srcset", "data", "poster", "action")
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.loads: list[str] = []
-        self.ids: list[str] = []
-        self.tags: list[str] = []
-        self.undescribed: list[str] = []
-        self.text: list[str] = []
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attrs}
-        self.tags.append(tag)
-        if tag != "a":  # a link loads nothing until it is followed
-            self.loads += [given[name] for name in self.LOADS if name in given]
-        if "id" in given:
-            self.ids.append(given["id"])
-        if tag == "svg" and "aria-hidden" not in given and not given.get("aria-label"):
-            self.undescribed.append(self.get_starttag_text() or "")
-
-    def handle_data(self, data: str) -> None:
-        self.text.append(data)
-
-
 def test_page_is_self_contained(html: str) -> None:
-    page = _Page(html)
+    page = Page(html)
     assert page.loads
     assert [url[:60] for url in page.loads if not url.startswith(("#", "data:"))] == []
     assert "script" not in page.tags
@@ -318,7 +291,7 @@ def test_page_is_self_contained(html: str) -> None:
 
 
 def test_page_references_resolve(html: str) -> None:
-    page = _Page(html)
+    page = Page(html)
     assert len(page.ids) == len(set(page.ids))
     used = {url[1:] for url in page.loads if url.startswith("#")}
     used |= set(re.findall(r"url\(#([^)]*)\)", html))
@@ -326,7 +299,7 @@ def test_page_references_resolve(html: str) -> None:
 
 
 def test_page_describes_every_figure(result: DemoResult, html: str) -> None:
-    page = _Page(html)
+    page = Page(html)
     assert page.undescribed == []
     pictures = sum(len(p) for layers in result.gallery.units.values() for p in layers.values())
     assert page.tags.count("svg") == 1 + 3 + 6 + pictures  # definitions, slice, charts, units
@@ -389,8 +362,6 @@ def test_config_is_checked(options: dict, message: str) -> None:
         DemoConfig(**options)
 
 
-def test_undefined_correlation_is_told_as_none(result: DemoResult) -> None:
-    from protoseg_fast.demo.page import _signed, _two_digits
-
-    assert _signed(math.nan) == _two_digits(math.nan) == "\u2013"
-    assert _signed(-0.256) == "\u22120.26"
+def test_undefined_correlation_is_told_as_none() -> None:
+    assert signed(math.nan) == two_digits(math.nan) == "\u2013"
+    assert signed(-0.256) == "\u22120.26"

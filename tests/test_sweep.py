@@ -291,6 +291,21 @@ def test_map_draws_what_was_counted(model, image, label) -> None:
         table.map("first", 0, image, target="c")
 
 
+@pytest.mark.parametrize("window", [None, 16])
+def test_map_with_a_mask_draws_what_was_counted(model, image, window: int | None) -> None:
+    mask = torch.rand(2, 1, *SIZE, generator=torch.Generator().manual_seed(3)) > 0.4
+    mask[..., :5, :] = False
+    table = sam(model, image, mask=mask, window=window)
+    rows = table.to_pandas()
+    for unit in (2, "layer"):
+        counted = rows[(rows.layer == "first") & (rows.group == unit)]
+        counted = counted[counted.target == table.targets[0]]
+        drawn = table.map("first", unit, image, mask=mask)
+        assert (drawn & mask[:, 0]).sum((1, 2)).tolist() == counted.predicted.tolist()
+        without = table.map("first", unit, image)
+        assert (without != drawn).any()
+
+
 def test_map_of_the_image(model, image) -> None:
     table = sam(model, image, layers=["input", "convs"])
     assert table.layers[0] == "input"

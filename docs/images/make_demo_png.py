@@ -17,10 +17,11 @@ from PIL import Image
 
 from protoseg_fast.demo import DemoConfig
 from protoseg_fast.demo.data import TARGETS, Z_ORIGIN
-from protoseg_fast.demo.gallery import FALSE_ALARM, HIT, Gallery
+from protoseg_fast.demo.gallery import Gallery
 from protoseg_fast.demo.result import DemoResult
 from protoseg_fast.demo.run import run_demo
 from protoseg_fast.demo.summary import LayerSummary
+from protoseg_fast.web.svg import FALSE_ALARM, HIT
 
 TARGET = "white matter"
 SHOWN = ("image", "enc2b", "enc4b", "dec2a", "dec1b")  # layers whose best and worst unit are drawn
@@ -113,7 +114,7 @@ def draw_profile(axes: Axes, layers: list[LayerSummary], result: DemoResult) -> 
 def draw_unit(axes: Axes, gallery: Gallery, overlay: str) -> None:
     """The scan with a unit's hits and false alarms and the outline of the truth."""
     for uri in (gallery.scan, overlay):
-        axes.imshow(_pixels(uri), interpolation="nearest")
+        axes.imshow(_pixels(uri), cmap="gray", interpolation="nearest")
     runs = re.findall(r"M(\d+) (\d+)([hv])(\d+)", gallery.outlines[TARGETS.index(TARGET)])
     # Voxel (0, 0) is centred on (0, 0) here, and has its corner there in the outline.
     starts = np.array([(int(x), int(y)) for x, y, _, _ in runs]) - 0.5

@@ -20,6 +20,7 @@ from protoseg_fast.functional import probability, prototypes, sa_counts, sa_scor
 from protoseg_fast.guide import Guide
 
 if TYPE_CHECKING:
+    from protoseg_fast.cohort import sweep
     from protoseg_fast.few_shot import cosine_logits, masked_average_pool
     from protoseg_fast.losses import SALoss, sa_loss
     from protoseg_fast.network import (
@@ -49,6 +50,7 @@ _LAZY = {
     "masked_average_pool": "few_shot",
     "sa_loss": "losses",
     "segmentation_ability_map": "network",
+    "sweep": "cohort",
     "swin_reshape_transform": "network",
     "trace": "network",
     "vit_reshape_transform": "network",
@@ -83,6 +85,7 @@ __all__ = [
     "segment",
     "segmentation_ability_map",
     "set_isa",
+    "sweep",
     "swin_reshape_transform",
     "trace",
     "vit_reshape_transform",

@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from protoseg_fast import __version__
+from protoseg_fast.cohort.command import add_commands
+from protoseg_fast.cohort.config import SweepError
 from protoseg_fast.demo.config import DEPENDENCIES, DEVICES, DemoConfig, DemoError
+from protoseg_fast.report.command import register as register_report
+from protoseg_fast.report.errors import ReportError
 
 #: Exit status: done, failed (the message says why), stopped with Ctrl-C. argparse exits with 2.
 OK, FAILED, INTERRUPTED = 0, 1, 130
@@ -33,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        return _demo(arguments)
-    except DemoError as error:
+        return int(arguments.run(arguments))
+    except (DemoError, ReportError, SweepError) as error:
         print(f"protoseg-fast: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -85,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
         help="training steps (default: %(default)s)",
     )
     demo.add_argument("--open", action="store_true", help="open the page in a browser when done")
+    demo.set_defaults(run=_demo)
+    add_commands(commands, _interrupts_held)
+    register_report(commands, _interrupts_held)
     return parser
 
 

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from protoseg_fast.demo.summary import GOOD_SA, Correlation, LayerSummary
-from protoseg_fast.demo.svg import INK, MUTED, PAPER, RULE, SERIES, STYLE, inline_svg
+from protoseg_fast.web.svg import INK, MUTED, PAPER, RULE, SERIES, STYLE, inline_svg
 
 WIDTH = 4.6  # inches; shown about as wide on a phone, so that 10 pt stays readable
 ROW = 0.29  # inches per layer

@@ -14,15 +14,10 @@ import protoseg_fast as psf
 from protoseg_fast.demo.data import TARGETS, Slices
 from protoseg_fast.demo.score import predict, visit_layers
 from protoseg_fast.demo.summary import LayerSummary, Summary
-from protoseg_fast.demo.svg import outline, png_uri
 from protoseg_fast.demo.unet import UNet
+from protoseg_fast.web.svg import FALSE_ALARM, HIT, REGIONS, outline, overlay_uri, png_uri
 
 MARGIN = 4  # voxels kept around the brain
-
-# Okabe and Ito's colours, told apart with every common colour vision; RGBA.
-HIT = (0, 158, 115, 205)
-FALSE_ALARM = (230, 159, 0, 215)
-TISSUE = ((0, 114, 178, 205), (204, 121, 167, 215))
 
 
 @dataclass(frozen=True)
@@ -140,12 +135,8 @@ def _agreement(frame: Frame, unit_map: Tensor, truth: Tensor) -> str:
 
 def _tissues(frame: Frame, regions: Tensor) -> str:
     """Overlay of all targets, regions (T, H, W)."""
-    return _overlay(frame, list(zip(regions, TISSUE, strict=True)))
+    return _overlay(frame, list(zip(regions, REGIONS, strict=True)))
 
 
 def _overlay(frame: Frame, parts: list[tuple[Tensor, tuple[int, int, int, int]]]) -> str:
-    first = display(parts[0][0], frame)
-    pixels = np.zeros((*first.shape, 4), np.uint8)
-    for region, colour in parts:
-        pixels[display(region, frame).astype(bool)] = colour
-    return png_uri(pixels)
+    return overlay_uri([(display(region, frame).astype(bool), colour) for region, colour in parts])

@@ -7,7 +7,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import nilearn
 import torch
 from markupsafe import Markup
@@ -24,7 +23,7 @@ from protoseg_fast.demo.records import OUTPUT, TRUTH
 from protoseg_fast.demo.result import TRAINING_STAGE, DemoResult
 from protoseg_fast.demo.score import BATCH, IMAGE_LAYER, OUTPUT_LAYER
 from protoseg_fast.demo.summary import GOOD_SA, LayerSummary, Summary
-from protoseg_fast.demo.table import duration
+from protoseg_fast.web.template import MINUS, environment
 
 TEMPLATE = "page.html.j2"
 
@@ -33,23 +32,12 @@ FOLLOWS = {"follows": 0.7, "loosely follows": 0.4}
 HARDLY = "hardly follows"
 UNCLEAR = "cannot be compared with"
 
-UNDEFINED, MINUS = "\u2013", "\u2212"  # en dash, minus sign
-
 
 def render_page(result: DemoResult) -> str:
     """The page of ``result`` as HTML text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["sa"] = _two_digits
-    environment.filters["duration"] = duration
-    environment.filters["signed"] = _signed
-    environment.filters["millimetres"] = _millimetres
-    return environment.get_template(TEMPLATE).render(**_context(result))
+    templates = environment(Path(__file__).parent)
+    templates.filters["millimetres"] = _millimetres
+    return templates.get_template(TEMPLATE).render(**_context(result))
 
 
 def _context(result: DemoResult) -> dict[str, Any]:
@@ -152,15 +140,6 @@ def _follows(pearson: float) -> str:
 
 def _enumerated(words: list[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
-
-
-def _two_digits(value: float) -> str:
-    return f"{value:.2f}" if math.isfinite(value) else UNDEFINED
-
-
-def _signed(value: float) -> str:
-    text = f"{value:+.2f}".replace("-", MINUS)
-    return text if math.isfinite(value) else UNDEFINED
 
 
 def _millimetres(value: int) -> str:

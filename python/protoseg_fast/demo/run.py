@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from protoseg_fast.demo.score import batches, score_network
 from protoseg_fast.demo.summary import summarise
 from protoseg_fast.demo.table import print_result
 from protoseg_fast.demo.train import train
+from protoseg_fast.web.files import replacing
 
 
 @dataclass
@@ -145,11 +145,8 @@ def _cannot_write(path: Path, error: OSError) -> DemoError:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` if the block succeeds; nobody sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            yield temporary
     except OSError as error:
         raise _cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from protoseg_fast.demo.records import OUTPUT, TRUTH
 from protoseg_fast.demo.result import DemoResult
 from protoseg_fast.demo.score import BATCH
 from protoseg_fast.demo.summary import GOOD_SA, LayerSummary
+from protoseg_fast.web.template import duration
 
 
 def print_result(console: Console, result: DemoResult) -> None:
@@ -82,12 +83,3 @@ def closing_facts(result: DemoResult) -> list[tuple[str, str]]:
         ),
         ("in all", f"{sum(result.seconds.values()):.0f} s"),
     ]
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the unit a person would use."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Mapper", "SegmentationAbilityMap"]
 
-#: (layer, unit, image, index of the target, call) -> (N, *size) bool
-Mapper: TypeAlias = Callable[[str, int | str, Any, int, int], Any]
+#: (layer, unit, image, index of the target, call, mask) -> (N, *size) bool
+Mapper: TypeAlias = Callable[[str, int | str, Any, int, int, Any], Any]
 
 _CATEGORIES = ("case", "layer", "group", "target", "reference", "feature_size")
 
@@ -294,7 +294,14 @@ class SegmentationAbilityMap:
         return plot(layer[layer.target == target], units[units.target == target], target)
 
     def map(
-        self, layer: str, unit: int | str, image: Any, *, target: str | None = None, call: int = 0
+        self,
+        layer: str,
+        unit: int | str,
+        image: Any,
+        *,
+        target: str | None = None,
+        call: int = 0,
+        mask: Any = None,
     ) -> Any:
         """Return what a unit of a layer segments, at the size of the image.
 
@@ -306,9 +313,11 @@ class SegmentationAbilityMap:
             image: (N, C, *size), as the network takes it.
             target: which target's; None: the first.
             call: which call of the layer.
+            mask: (N, 1, *size), the voxels whose features make the prototypes, or their weights;
+                None: all.
 
         Returns:
-            (N, *size) bool tensor.
+            (N, *size) bool tensor, inside and outside the mask.
 
         Raises:
             ValueError: for a layer, unit or target that does not exist, or a table that was
@@ -322,7 +331,7 @@ class SegmentationAbilityMap:
         self._known("layer", layer, self.layers)
         target = self.targets[0] if target is None else target
         self._known("target", target, self.targets)
-        return self._mapper(layer, unit, image, self.targets.index(target), call)
+        return self._mapper(layer, unit, image, self.targets.index(target), call, mask)
 
     # --- how it looks ---------------------------------------------------------------------------
 

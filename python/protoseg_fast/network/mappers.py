@@ -13,6 +13,7 @@ from protoseg_fast.guide import Guide
 from protoseg_fast.network.hooks import LayerHooks
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.predictor import Predictor
+from protoseg_fast.network.problems import as_tensor
 from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
 
 __all__ = ["ImageMapper", "WindowMapper"]
@@ -27,12 +28,14 @@ class ImageMapper:
     hooking: dict[str, Any]
     binarize: float | None
 
-    def __call__(self, layer: str, unit: int | str, image: Any, target: int, call: int) -> Tensor:
+    def __call__(
+        self, layer: str, unit: int | str, image: Any, target: int, call: int, mask: Any
+    ) -> Tensor:
         found: list[Tensor] = []
         with torch.no_grad():
             image = self.network.image(image)
             _, pred = self.network.predict(self.network.logits(image))
-            guide = Guide(pred[:, target : target + 1], binarize=self.binarize)
+            guide = Guide(pred[:, target : target + 1], mask=_tensor(mask), binarize=self.binarize)
 
             def visit(_name: str, number: int, features: Tensor) -> None:
                 if number == call:
@@ -53,16 +56,22 @@ class WindowMapper:
     scope: str
     binarize: float | None
 
-    def __call__(self, layer: str, unit: int | str, image: Any, target: int, call: int) -> Tensor:
+    def __call__(
+        self, layer: str, unit: int | str, image: Any, target: int, call: int, mask: Any
+    ) -> Tensor:
         with torch.no_grad():
             sweep = self.sweep(self.network.image(image), [layer])
             _, pred = self.network.predict(sweep.predict())
             guide = VolumeGuide.of(
-                sweep.grid, (pred[:, target : target + 1], None, None), self.binarize
+                sweep.grid, (pred[:, target : target + 1], None, _tensor(mask)), self.binarize
             )
             prototypes = sweep.prototypes(guide) if self.scope == "volume" else None
             drawn = sweep.maps(guide, prototypes, call, lambda x: channels_of(unit, x))
         return called(drawn, layer, call)
+
+
+def _tensor(mask: Any) -> Tensor | None:
+    return None if mask is None else as_tensor("mask", mask)
 
 
 def channels_of(unit: int | str, features: Tensor) -> slice:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,25 @@ from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform, pick
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.mappers import ImageMapper, WindowMapper
 from protoseg_fast.network.predictor import Predictor
-from protoseg_fast.network.problems import Activation, Targets
+from protoseg_fast.network.problems import Activation, Problems, Targets
+from protoseg_fast.network.records import Record
 from protoseg_fast.network.tracer import Tracer, check_groups, trace
 from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
 from protoseg_fast.network.windows import Grid, SlidingWindow
 
-__all__ = ["segmentation_ability_map"]
+__all__ = ["Observer", "segmentation_ability_map"]
+
+
+class Observer(Protocol):
+    """What a sweep over a cohort keeps of the passes through a network, besides the table."""
+
+    def predicted(
+        self, problems: Problems, pred: Tensor, truth: Tensor | None, mask: Tensor | None
+    ) -> None:
+        """Take pred and truth (N, T, *size) and mask (N, 1, *size) before layers are scored."""
+
+    def scored(self, record: Record, guide: Guide, features: Tensor) -> None:
+        """Take what a layer put out, just scored; never called for images run by windows."""
 
 
 def segmentation_ability_map(
@@ -48,6 +61,7 @@ def segmentation_ability_map(
     memory_budget: float = 2**31,
     window: Any = None,
     scope: Literal["volume", "window"] = "volume",
+    _observer: Observer | None = None,
 ) -> SegmentationAbilityMap:
     """Score every layer and unit of a network on a batch of images.
 
@@ -136,7 +150,8 @@ def segmentation_ability_map(
         grid = SlidingWindow.of(window).grid(image.shape[2:])
         windows = _Windows(network, grid, check_groups(groups), options, hooking, scope, binarize)
         with torch.no_grad():
-            return windows.score(image, layers, (target, mask, ignore_label), cases, empty)
+            reference = (target, mask, ignore_label)
+            return windows.score(image, layers, reference, cases, empty, _observer)
     tracer = trace(model, layers, **tracing)
     tracer.cases = cases
     if guide is not None:
@@ -150,6 +165,9 @@ def segmentation_ability_map(
         logits = network.logits(image) if kept is None else kept.run(network, image)
         problems, arrays = network.references(logits, target, mask, ignore_label)
         tracer.guide, tracer.targets = Guide(*arrays, binarize=binarize), problems.names
+        if _observer is not None:
+            _observer.predicted(problems, *arrays)
+            tracer.on_scored = _observer.scored
         if kept is not None:
             kept.score(tracer)
         else:
@@ -185,12 +203,15 @@ class _Windows:
         reference: tuple[Any, Any, int | None],
         cases: Sequence[int | str] | None,
         empty: str,
+        observer: Observer | None,
     ) -> SegmentationAbilityMap:
         names = list(range(len(image))) if cases is None else list(cases)
         if len(names) != len(image):
             raise ValueError(f"cases names {len(names)} images, but there are {len(image)}.")
         sweep = self.sweep(image, layers)
         problems, arrays = self.network.references(sweep.predict(), *reference)
+        if observer is not None:
+            observer.predicted(problems, *arrays)
         guide = VolumeGuide.of(sweep.grid, arrays, self.binarize)
         prototypes = sweep.prototypes(guide) if self.scope == "volume" else None
         records = sweep.records(guide, prototypes, names, problems.names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -99,6 +99,8 @@ class Tracer:
         guide: of the images of the next forward pass; may be set between passes.
         cases: names of the images of the next pass, one per image; None: numbers.
         targets: names of the guide's targets; None: numbers.
+        on_scored: called with each record, its guide and features (N, C, *feature_size), which
+            are valid during the call only.
     """
 
     def __init__(
@@ -128,6 +130,7 @@ class Tracer:
         self._options, self._empty = options, empty
         self.targets = targets
         self.cases: Sequence[int | str] | None = None
+        self.on_scored: Callable[[Record, Guide, Tensor], None] | None = None
         self.guide = guide
         self.reset()
 
@@ -234,18 +237,19 @@ class Tracer:
             self._hooks.skipped[layer] = reason
         found = score_layer(guide, features, divisions, self._options)
         for groups, counts in zip(divisions, found, strict=True):
-            self._pending.append(
-                Record(
-                    layer,
-                    call,
-                    groups == WHOLE_LAYER,
-                    list(cases),
-                    names,
-                    counts,
-                    tuple(features.shape[2:]),
-                    features.shape[1],
-                )
+            record = Record(
+                layer,
+                call,
+                groups == WHOLE_LAYER,
+                list(cases),
+                names,
+                counts,
+                tuple(features.shape[2:]),
+                features.shape[1],
             )
+            self._pending.append(record)
+            if self.on_scored is not None:
+                self.on_scored(record, guide, features)
 
 
 def check_groups(groups: Groups | Sequence[Groups]) -> tuple[Groups, ...]:

@@ -1,4 +1,4 @@
-"""Drawing for the page: matplotlib figures as inline SVG, maps as small PNG data URIs.
+"""Drawing for pages: matplotlib figures as inline SVG, maps as small PNG data URIs.
 
 Inline SVG takes its colours and font from the page, so that a figure follows light and dark mode,
 stays sharp in print and has text that can be selected and read aloud.
@@ -9,19 +9,64 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import matplotlib
-import matplotlib.image
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
 
-# Colours drawn by matplotlib on the left become the page's variables on the right; see the :root
-# rules of page.html.j2, which hold the actual colours of light and dark mode.
-INK, MUTED, RULE, PAPER = "#101010", "#707070", "#d0d0d0", "#fefefe"
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of figures: text, secondary text, lines, background, and four series."""
+
+    ink: str
+    muted: str
+    rule: str
+    paper: str
+    series: tuple[str, str, str, str]
+
+    def style(self) -> Any:  # Any: matplotlib's stubs spell out every key
+        """Return the look that a figure is drawn and saved with, for `matplotlib.rc_context`."""
+        return {
+            "svg.fonttype": "none",
+            "svg.hashsalt": "protoseg_fast",
+            "font.size": 10,
+            "axes.edgecolor": self.rule,
+            "axes.labelcolor": self.ink,
+            "text.color": self.ink,
+            "xtick.color": self.muted,
+            "ytick.color": self.muted,
+            "xtick.labelcolor": self.muted,
+            "ytick.labelcolor": self.ink,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.axisbelow": True,
+            "grid.color": self.rule,
+            "grid.linewidth": 0.6,
+            "legend.frameon": False,
+        }
+
+
 SERIES = ("#000001", "#000002", "#000003", "#000004")
+_LIGHT = ("#0072b2", "#d55e00", "#8a5fb0", "#00805c")
+
+#: For figures inside a page: `inline_svg` turns these into the page's variables, whose actual
+#: colours in light and dark mode are in the :root rules of base.css.
+PAGE = Palette(
+    "#101010", "#707070", "#d0d0d0", "#fefefe", ("#000001", "#000002", "#000003", "#000004")
+)
+#: For files of their own: those of the light mode. The series are told apart with every common
+#: colour vision, and reach a contrast of 4.5 on white.
+PRINT = Palette(
+    "#1b1d22", "#626873", "#dcdfe5", "#ffffff", ("#0072b2", "#d55e00", "#8a5fb0", "#00805c")
+)
+
+INK, MUTED, RULE, PAPER = PAGE.ink, PAGE.muted, PAGE.rule, PAGE.paper
 _VARIABLES = {
     INK: "var(--ink)",
     MUTED: "var(--muted)",
@@ -30,25 +75,13 @@ _VARIABLES = {
     **{colour: f"var(--series-{i})" for i, colour in enumerate(SERIES, start=1)},
 }
 
-#: The look every figure is drawn and saved with: ``with matplotlib.rc_context(STYLE)``.
-STYLE: Any = {  # Any: matplotlib's stubs spell out every key
-    "svg.fonttype": "none",
-    "svg.hashsalt": "protoseg_fast",
-    "font.size": 10,
-    "axes.edgecolor": RULE,
-    "axes.labelcolor": INK,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "xtick.labelcolor": MUTED,
-    "ytick.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-}
+#: The look of figures inside a page: ``with matplotlib.rc_context(STYLE)``.
+STYLE = PAGE.style()
+
+#: RGBA of overlays on pictures, Okabe and Ito's colours: a map that meets the truth, one that does
+#: not, and regions shown for themselves.
+HIT, FALSE_ALARM = (0, 158, 115, 205), (230, 159, 0, 215)
+REGIONS = ((0, 114, 178, 205), (204, 121, 167, 215))
 
 
 def inline_svg(figure: Figure, name: str, description: str) -> Markup:
@@ -80,12 +113,18 @@ def inline_svg(figure: Figure, name: str, description: str) -> Markup:
 
 
 def png_uri(pixels: NDArray[np.uint8]) -> str:
-    """A data URI of an image: (H, W) grey, or (H, W, 4) RGBA."""
-    if pixels.ndim == 2:
-        pixels = np.repeat(pixels[:, :, None], 3, axis=2)
+    """Return a data URI of an image: uint8, (H, W) grey or (H, W, 4) RGBA."""
     buffer = io.BytesIO()
-    matplotlib.image.imsave(buffer, pixels, format="png")
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def overlay_uri(parts: Sequence[tuple[NDArray[np.bool_], tuple[int, int, int, int]]]) -> str:
+    """Return a data URI of regions (H, W), each in its colour (RGBA), the rest transparent."""
+    pixels = np.zeros((*parts[0][0].shape, 4), np.uint8)
+    for region, colour in parts:
+        pixels[region] = colour
+    return png_uri(pixels)
 
 
 def outline(region: NDArray[np.bool_]) -> str:
