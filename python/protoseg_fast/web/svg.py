@@ -60,8 +60,8 @@ _LIGHT = ("#0072b2", "#d55e00", "#8a5fb0", "#00805c")
 PAGE = Palette(
     "#101010", "#707070", "#d0d0d0", "#fefefe", ("#000001", "#000002", "#000003", "#000004")
 )
-#: For files of their own: the colours of the light mode. The series are told apart with every common
-#: colour vision; on white they reach the contrast of 3 that graphics need, and text reaches 4.5.
+#: For files of their own: the colours of the light mode. The series are told apart with every
+#: common colour vision; on white they reach the contrast of 3 that graphics need, text reaches 4.5.
 PRINT = Palette(
     "#1b1d22", "#626873", "#dcdfe5", "#ffffff", ("#0072b2", "#d55e00", "#8a5fb0", "#00805c")
 )
