@@ -26,6 +26,7 @@ from protoseg_fast.report.analysis import TargetResult, analyse, dead_units  # n
 from protoseg_fast.report.load import Cohort, load_cohort  # noqa: E402
 from protoseg_fast.report.page import _verdict, ranges  # noqa: E402
 from protoseg_fast.report.review import LONGEST, Pictures, draw, review  # noqa: E402
+from protoseg_fast.web.svg import PRINT  # noqa: E402
 from report_folders import Sweep, write_sweep  # noqa: E402
 
 TWO = Sweep(cases=14, labelled=9, targets=("kidney", "tumour & core"), layers=5)
@@ -379,6 +380,21 @@ def test_page_says_what_was_found(html: str, results: list[TargetResult], cohort
     assert "The image <holds> NaN" in text  # escaped in the HTML, so it comes back as text
     assert "<holds>" not in html
     assert "model unet:build" in text
+
+
+def test_colours_reach_the_contrast_that_people_need() -> None:
+    """WCAG 2.1: 3 for graphics, 4.5 for text."""
+
+    def luminance(colour: str) -> float:
+        parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+        return float(linear @ [0.2126, 0.7152, 0.0722])
+
+    def contrast(colour: str) -> float:
+        return (luminance(PRINT.paper) + 0.05) / (luminance(colour) + 0.05)
+
+    assert min(map(contrast, PRINT.series)) >= 3
+    assert min(contrast(PRINT.ink), contrast(PRINT.muted)) >= 4.5
 
 
 def test_verdict_on_the_estimates() -> None:

@@ -177,8 +177,9 @@ def _rows(layers: Sequence[LayerResult], header: float, right: float = 0.02) -> 
 
 
 def _short(label: str) -> str:
-    """Long names keep their end, which tells them apart."""
-    return label if len(label) <= 28 else "…" + label[-27:]
+    """Long names keep their end, which tells them apart. A dollar is no formula's begin."""
+    short = label if len(label) <= 28 else "…" + label[-27:]
+    return short.replace("$", r"\$")
 
 
 def _legend(figure: Figure, axes: Axes, columns: int = 2) -> None:

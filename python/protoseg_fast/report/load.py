@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from protoseg_fast.network.layers import INPUT
-from protoseg_fast.network.records import OUTPUT, TARGET, WHOLE_LAYER
+from protoseg_fast.network.records import WHOLE_LAYER
 from protoseg_fast.report.errors import ReportError
 
 __all__ = ["Cohort", "Failure", "load_cohort"]
@@ -83,15 +83,6 @@ class Cohort:
     failures: list[Failure]
     config: dict[str, Any]
     summary: dict[str, Any]
-
-    @property
-    def reference(self) -> str:
-        """What scores are shown against: the truth if any case has one, else the output."""
-        return (
-            TARGET
-            if TARGET in set(self.layer_scores["reference"]) | set(self.units["reference"])
-            else OUTPUT
-        )
 
 
 def load_cohort(folder: Path) -> Cohort:

@@ -57,14 +57,10 @@ _LIGHT = ("#0072b2", "#d55e00", "#8a5fb0", "#00805c")
 
 #: For figures inside a page: `inline_svg` turns these into the page's variables, whose actual
 #: colours in light and dark mode are in the :root rules of base.css.
-PAGE = Palette(
-    "#101010", "#707070", "#d0d0d0", "#fefefe", ("#000001", "#000002", "#000003", "#000004")
-)
-#: For files of their own: those of the light mode. The series are told apart with every common
-#: colour vision, and reach a contrast of 4.5 on white.
-PRINT = Palette(
-    "#1b1d22", "#626873", "#dcdfe5", "#ffffff", ("#0072b2", "#d55e00", "#8a5fb0", "#00805c")
-)
+PAGE = Palette("#101010", "#707070", "#d0d0d0", "#fefefe", SERIES)
+#: For files of their own: the colours of the light mode. The series are told apart with every
+#: common colour vision; on white they reach the contrast of 3 that graphics need, text reaches 4.5.
+PRINT = Palette("#1b1d22", "#626873", "#dcdfe5", "#ffffff", _LIGHT)
 
 INK, MUTED, RULE, PAPER = PAGE.ink, PAGE.muted, PAGE.rule, PAGE.paper
 _VARIABLES = {
