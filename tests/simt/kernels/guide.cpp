@@ -1,4 +1,6 @@
 // A guide: bits, counts, ranges and weights of pred, target and mask, and the adjoint of resizing.
+#include <optional>
+
 #include "direct.hpp"
 #include "guide_cells.cuh"
 #include "guide_weights.cuh"
@@ -34,7 +36,8 @@ struct Arrays {
   std::vector<float> probabilities() const {
     std::vector<float> values;
     for (std::int64_t i = 0; i < images * targets * voxels; ++i)
-      values.push_back(static_cast<float>(uniform()));
+      values.push_back(0.75f * static_cast<float>(uniform()));
+    for (std::size_t i = 0; i < values.size(); i += 13) values[i] = i % 2 == 0 ? 0.5f : 0.75f;
     return values;
   }
   std::vector<double> binary() const {
@@ -51,7 +54,7 @@ struct Arrays {
 };
 
 struct Scan {
-  explicit Scan(const Arrays& arrays)
+  explicit Scan(const Arrays& arrays, std::optional<double> binarize = {})
       : words(divide_up(arrays.voxels, 32)),
         valid(images * words, "valid"),
         target(images * targets * words, "target bits"),
@@ -67,6 +70,8 @@ struct Scan {
     p.mask = arrays.mask.tensor;
     p.has_target = true;
     p.has_mask = arrays.masked;
+    p.binarized = binarize.has_value();
+    p.binarize = binarize.value_or(0.0);
     p.images = images;
     p.targets = targets;
     p.words = words;
@@ -96,9 +101,9 @@ struct Scan {
   simt::DeviceArray<Findings> findings;
 };
 
-void scan(std::int64_t voxels, bool masked) {
+void scan(std::int64_t voxels, bool masked, std::optional<double> binarize = {}) {
   const Arrays arrays(voxels, masked);
-  const Scan found(arrays);
+  const Scan found(arrays, binarize);
   const auto voxel_count = found.voxel_count.download();
   const auto target_count = found.target_count.download();
   const auto output_count = found.output_count.download();
@@ -117,8 +122,9 @@ void scan(std::int64_t voxels, bool masked) {
       valid += m > 0;
       target += m > 0 && is_target;
       output += m > 0 && p > 0.5;
-      most[0] = std::fmax(most[0], m * p);
-      most[1] = std::fmax(most[1], m * (1.0 - p));
+      const double guiding = guiding_pred(p, binarize.has_value(), binarize.value_or(0.0));
+      most[0] = std::fmax(most[0], m * guiding);
+      most[1] = std::fmax(most[1], m * (1.0 - guiding));
       lowest = std::fmin(lowest, p);
       highest = std::fmax(highest, p);
     }
@@ -292,6 +298,9 @@ SIMT_SCENARIO(adjoint_of_rows) {
 }
 
 SIMT_SCENARIO(first_look) { scan(32 * 11 + 5, true); }
+SIMT_SCENARIO(first_look_binarized) { scan(32 * 11 + 5, true, 0.5); }
+// Nothing is above the threshold, but some voxels are on it.
+SIMT_SCENARIO(first_look_binarized_at_the_highest) { scan(90, true, 0.75); }
 SIMT_SCENARIO(first_look_without_mask) { scan(77, false); }
 SIMT_SCENARIO(values_that_are_not_acceptable) {
   const auto accepted = [](auto change) {
