@@ -234,15 +234,32 @@ void counts(const Geometry& g, std::int64_t channels, std::int64_t targets, Layo
 
 // Every threshold is the value of one voxel, which is background, among others that are near.
 template <class V>
-void ties(double scale, double shift) {
+void ties(double scale, double shift, const Geometry& g = {{1, 6, 7}, {1, 13, 40}}) {
   constexpr std::int64_t channels = 6, targets = 2;
-  const CellsProblem problem({{1, 6, 7}, {1, 13, 40}}, targets);
+  const CellsProblem problem(g, targets);
   const Features<V> features(images, channels, problem.from, Layout::rows,
-                             normals<V>(images * channels * 42, scale, shift));
+                             normals<V>(images * channels * problem.from.voxels(), scale, shift));
   std::vector<UnitThreshold<double>> thresholds;
   for (std::int64_t i = 0; i < images * channels * targets; ++i)
     thresholds.push_back(
         {true, i % 4 < 2, resized_value(problem, features, i / targets, 17 + 41 * i % 500)});
+  expect_counts(problem, features, channels, thresholds);
+}
+
+// Planes that are all foreground but around one feature voxel, and all background but there.
+void single_voxels() {
+  const CellsProblem problem({{1, 3, 9}, {1, 7, 75}}, 1);
+  const std::int64_t voxels = problem.from.voxels(), channels = 2 * voxels;
+  std::vector<float> values;
+  for (std::int64_t i = 0; i < images * channels * voxels; ++i) {
+    const std::int64_t channel = i / voxels % channels;
+    const float elsewhere = channel % 2 == 0 ? 1.0f : -1.0f;
+    values.push_back(i % voxels == channel / 2 ? -3.0f * elsewhere : elsewhere);
+  }
+  const Features<float> features(images, channels, problem.from, Layout::rows, values);
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < images * channels; ++i)
+    thresholds.push_back({true, i < channels, 0.0});
   expect_counts(problem, features, channels, thresholds);
 }
 
@@ -351,6 +368,8 @@ SIMT_SCENARIO(taps_of_long_axes) {
   DeviceTaps({{1, 1, 900}, {1, 1, 300}}, 2).expect_taps();
 }
 SIMT_SCENARIO(doubtful_voxels) { ties<float>(1.0, 0.3); }
+SIMT_SCENARIO(doubtful_voxels_of_volumes) { ties<float>(1.0, 0.3, {{3, 3, 4}, {8, 7, 12}}); }
+SIMT_SCENARIO(one_voxel_that_differs) { single_voxels(); }
 SIMT_SCENARIO(thresholds_between_floats) { ties<float>(1e-3, 1000.0); }
 SIMT_SCENARIO(maps_that_double_decides) { ties<double>(1e-12, 1000.0); }
 SIMT_SCENARIO(maps_by_group_and_target) { maps_of_groups(); }

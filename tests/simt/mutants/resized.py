@@ -62,6 +62,7 @@ MUTATIONS = [
             "lowest of the first corner": (
                 "fminf(k == 0 ? a : column.lowest, fminf(a, b))",
                 "fminf(k == 0 ? a : column.lowest, a)",
+                "one_voxel_that_differs",
             ),
             "highest of the first row": (
                 "fmaxf(k == 0 ? a : column.highest, fmaxf(a, b))",
@@ -70,7 +71,7 @@ MUTATIONS = [
             "weights of z and y swapped": (
                 "cells.z.exact[z], cells.y.exact[y],\n",
                 "cells.y.exact[y], cells.z.exact[z],\n",
-                "enlarged_volumes",
+                "doubtful_voxels_of_volumes",
             ),
             "bits of the row before": (
                 "tile.first_row + row - (warp_lanes - 1), warp_lanes",
@@ -136,11 +137,6 @@ MUTATIONS = [
                 "if (threadIdx.x < counts_of_pair) counts[threadIdx.x] = 0;\n",
                 "",
             ),
-            "last part too long": (
-                "lesser(p.cells.tiles(), begin + p.part_tiles)",
-                "begin + p.part_tiles",
-                "enlarged",
-            ),
             "plane of the first channel": ("at - image * p.per_image) - p", "0) - p"),
             "threshold of the unit": ("p.threshold[pair],", "p.threshold[pair / p.targets],"),
             "results of the chunk": (
@@ -198,7 +194,11 @@ MUTATIONS = [
                 "",
                 "enlarged",
             ),
-            "second word always": ("if (shift + n > 32) bits", "if (shift > 0) bits", "enlarged"),
+            "second word always": (
+                "if (shift + n > 32) bits",
+                "if (shift > 0) bits",
+                "many_rows_in_a_tile",
+            ),
             "bits beyond the row": ("n < 32 ? bits & ((1u << n) - 1u) : bits", "bits", "enlarged"),
             "rows of one slice": (
                 "first_y * slices) +",
