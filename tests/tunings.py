@@ -15,7 +15,6 @@ STRATEGIES = ("automatic", "small", "resident", "streamed", "split")
 TUNINGS: list[dict[str, Any]] = [
     {},
     {"strategy": "small"},
-    {"strategy": "resident"},
     {"strategy": "resident", "units": 1},
     {"strategy": "resident", "units": 4},
     {"strategy": "resident", "cluster": 2, "units": 2},

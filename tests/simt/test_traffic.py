@@ -24,14 +24,14 @@ PROBLEMS: dict[str, tuple[Any, ...]] = {
 }
 
 
-def sweep(name: str, targets: int = 1) -> tuple[np.ndarray, list[dict[str, Any]]]:
+def sweep(name: str, targets: int = 1, **changed: Any) -> tuple[np.ndarray, list[dict[str, Any]]]:
     """Features of a problem, and the launches that swept them."""
     size, feature_size, _, channels, tuning = PROBLEMS[name]
     rng = np.random.default_rng(0)
     features = rng.normal(size=(1, channels, *feature_size)).astype(np.float32)
     pred = rng.random((1, targets, *size), dtype=np.float32)
     mask = rng.random((1, 1, *size)) < 0.9
-    guide = HostGuide(pred, pred > 0.6, mask, **tuning)
+    guide = HostGuide(pred, pred > 0.6, mask, **(tuning | changed))
     with traffic() as launches:
         guide.sa_counts_both(features, groups="unit")
     return features, [launch for launch in launches if "features" in launch["reads"]]
@@ -71,3 +71,13 @@ def test_split_features_are_read_twice_the_second_time_from_the_cache() -> None:
 def test_sums_have_no_bank_conflicts(name: str) -> None:
     _, launches = sweep(name)
     assert conflicts(launches[0]) == 0
+
+
+def test_targets_share_one_read_of_the_features_and_units_one_of_the_guide() -> None:
+    one, pair, triple = (
+        sweep("64 x 256^2", **options)[1] for options in ({"units": 1}, {}, {"targets": 3})
+    )
+    assert total(triple, "features", "sectors") == total(pair, "features", "sectors")
+    # Two units share their weights; packed bits are little beside them.
+    assert total(pair, "guide", "sectors") <= 0.6 * total(one, "guide", "sectors")
+    assert total(pair, "guide", "unique_sectors") == total(one, "guide", "unique_sectors")

@@ -155,7 +155,7 @@ void weights(std::int64_t voxels, double scale, bool adjoint) {
     double most = 0.0;
     for (std::int64_t v = 0; v < voxels; ++v) {
       const double p = arrays.p(row / 2, v), m = arrays.m(row / 2 / targets, v);
-      exact.push_back(adjoint ? scale * uniform() : m * (row % 2 == 0 ? p : 1.0 - p));
+      exact.push_back(adjoint ? scale * (v + 1 == voxels ? 2.0 : uniform()) : m * (row % 2 == 0 ? p : 1.0 - p));
       most = std::fmax(most, exact.back());
     }
     keys.push_back(ordered(most));

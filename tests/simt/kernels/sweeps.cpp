@@ -267,6 +267,9 @@ SIMT_SCENARIO(prototypes) {
     expect_prototypes({plane_of(9, 12), plane_of(33, 50), Layout::rows}, cache_bytes);
   }
 }
+SIMT_SCENARIO(prototypes_of_whole_steps) {
+  expect_prototypes({plane_of(16, 24), plane_of(16, 24), Layout::rows}, 0);
+}
 SIMT_SCENARIO(groups) {
   for (const std::int64_t cache_bytes : {0, 1}) {
     const SweepProblem p(plane_of(30, 37), plane_of(30, 37), Layout::rows);
@@ -281,4 +284,9 @@ SIMT_SCENARIO(resized_groups) {
     expect_groups(p, 1, cache_bytes);
     expect_groups(p, channels, cache_bytes);
   }
+}
+SIMT_SCENARIO(resized_groups_in_uneven_chunks) {
+  // Half the cache holds two of three images.
+  const SweepProblem p(plane_of(9, 12), plane_of(33, 50), Layout::rows);
+  expect_groups(p, 1, 2 * 2 * channels * 9 * 12 * 4);
 }
