@@ -84,7 +84,8 @@ class SweepProblem {
   Extent from, to;
   Features<float> pred, mask, features;
   protoseg::cuda::Guide guide;
-  std::vector<double> means;  // [N, T, C, 2]
+  std::vector<double> means;   // [N, T, C, 2]
+  std::vector<double> totals;  // [N, T, 2]
 
  private:
   static std::vector<float> probabilities(std::int64_t n) {
@@ -112,7 +113,10 @@ class SweepProblem {
         weight[side] += side == 0 ? p : 1.0 - p;
       }
     }
-    for (int side = 0; side < 2; ++side) means.push_back(sum[side] / weight[side]);
+    for (int side = 0; side < 2; ++side) {
+      means.push_back(sum[side] / weight[side]);
+      if (c == 0) totals.push_back(weight[side]);
+    }
   }
   TensorView view_{};
 };
@@ -207,6 +211,10 @@ void expect_prototypes(const SweepProblem& p, std::int64_t cache_bytes) {
     expect_near(found_positive[i], p.mean(i / channels, i % channels, 0), 1e-6);
     expect_near(found_negative[i], p.mean(i / channels, i % channels, 1), 1e-6);
   }
+  const auto found_weights = weights.download();
+  for (std::int64_t plane = 0; plane < images * targets; ++plane)
+    for (int side = 0; side < 2; ++side)
+      expect_near(found_weights[side * images * targets + plane], p.totals[2 * plane + side], 1e-3);
 }
 
 // Counts and a map of groups, in chunks of images, and of maps that are resized.

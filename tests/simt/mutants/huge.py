@@ -49,16 +49,6 @@ MUTATIONS = [
         },
     ),
     *mutants(
-        "cuda/guide_scan.cuh",
-        GUIDE,
-        {
-            "words in 32 bits": (
-                "p.valid[image * p.words + word] = valid;",
-                "p.valid[static_cast<std::int16_t>(image * p.words + word)] = valid;",
-            ),
-        },
-    ),
-    *mutants(
         "cuda/guide_weights.cuh",
         GUIDE,
         {

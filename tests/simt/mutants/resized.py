@@ -231,6 +231,16 @@ MUTATIONS = [
                 "p.rows +",
                 "enlarged",
             ),
+            "totals written by every lane": (
+                "if (lane_of_thread() == 0) p.total[i] = bits;",
+                "p.total[i] = bits;",
+                "enlarged",
+            ),
+            "tiles counted twice": (
+                "i < p.planes * tiles; i += all_warps",
+                "i < p.planes * tiles; i += warps",
+                "enlarged",
+            ),
             "totals of the first 32 rows": (
                 "k < tile.slices * tile.rows; k += warp_lanes",
                 "k < tile.slices * tile.rows && k < warp_lanes; k += warp_lanes",

@@ -7,7 +7,11 @@ MUTATIONS = [
         "cuda/unit_sweep.hpp",
         "kernels/sweeps.cpp:prototypes",
         {
-            "workspace of one tile too few": ("tiles * plan.units, sizes.units())", "tiles, 1)"),
+            "workspace of one tile too few": (
+                "tiles * plan.units, sizes.units())",
+                "tiles, sizes.units())",
+                "units_of_several_segments",
+            ),
             "chunks begin at the first unit": (
                 "problem.partial_sums(chunk.sums, first_unit);",
                 "problem.partial_sums(chunk.sums, 0);",
