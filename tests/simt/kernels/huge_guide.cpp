@@ -114,7 +114,7 @@ SIMT_SCENARIO(adjoint_of_the_last_rows) {
 }
 
 SIMT_SCENARIO(resized_to_the_last_plane) {
-  constexpr std::int64_t units = planes, from = 32, to = 64, last = units - 1;
+  constexpr std::int64_t units = 2 * planes, from = 32, to = 64, last = units - 1;
   std::vector<int> lower, begin;
   for (int o = 0; o < to; ++o) lower.push_back(o / 2);
   for (int k = 0; k <= from; ++k) begin.push_back(2 * k);

@@ -11,7 +11,7 @@ using namespace direct;
 
 namespace {
 
-constexpr std::int64_t images = 3, channels = 5, targets = 2;
+constexpr std::int64_t images = 3, channels = 6, targets = 2;
 
 void* take(std::size_t bytes, Stream, void*) { return simt::allocate(bytes, "guide"); }
 void give_back(void* pointer, Stream, void*) { simt::release(pointer); }
@@ -41,12 +41,17 @@ Extent plane_of(std::int64_t y, std::int64_t x) {
 class SweepProblem {
  public:
   SweepProblem(const Extent& from_in, const Extent& to_in, Layout layout)
+      : SweepProblem(from_in, to_in, layout, probabilities(images * targets * to_in.voxels()),
+                     zeros_and_ones(images * to_in.voxels()),
+                     normals<float>(images * channels * from_in.voxels(), 1.0, 0.5)) {}
+  SweepProblem(const Extent& from_in, const Extent& to_in, Layout layout,
+               const std::vector<float>& pred_in, const std::vector<float>& mask_in,
+               const std::vector<float>& features_in)
       : from(from_in),
         to(to_in),
-        pred(images, targets, to, Layout::rows, probabilities(images * targets * to.voxels())),
-        mask(images, 1, to, Layout::rows, zeros_and_ones(images * to.voxels())),
-        features(images, channels, from, layout,
-                 normals<float>(images * channels * from.voxels(), 1.0, 0.5)),
+        pred(images, targets, to, Layout::rows, pred_in),
+        mask(images, 1, to, Layout::rows, mask_in),
+        features(images, channels, from, layout, features_in),
         guide(view_of(pred, targets, DType::float32), nullptr, &mask_view(), std::nullopt,
               Allocator{take, give_back, nullptr}, nullptr) {
     for (std::int64_t plane = 0; plane < images * targets; ++plane)
@@ -250,6 +255,22 @@ SIMT_SCENARIO(units_of_several_segments) {
   count(p, tuned(Strategy::resident, 2, 0, 2));
   count(p, tuned(Strategy::streamed, 2, 300'000));
   count(p, tuned(Strategy::split, 2, 200'000));
+}
+// Features of 0, 1 and 2 and thresholds of 1 - 1e-9, which float rounds to 1: 1 is foreground.
+SIMT_SCENARIO(thresholds_between_floats) {
+  for (const Extent& extent : {plane_of(78, 110), plane_of(10, 12)}) {
+    const std::int64_t planes = images * channels, voxels = extent.voxels();
+    std::vector<float> pred, values;
+    for (std::int64_t i = 0; i < planes * voxels; ++i) values.push_back(static_cast<float>(i % 3));
+    for (std::int64_t i = 0; i < images * targets * voxels; ++i)
+      pred.push_back(i % 3 == 0 ? 1e-9f : i % 3 == 1 ? 0.5f : 1.0f);
+    const SweepProblem p(extent, extent, Layout::rows, pred,
+                         std::vector<float>(images * voxels, 1.0f), values);
+    SIMT_EXPECT(p.margin(0, 0, 1, 0, 1) > 0.0);
+    count(p, {});
+    count(p, tuned(Strategy::resident, 2));
+    count(p, tuned(Strategy::split, 2));
+  }
 }
 SIMT_SCENARIO(small_units) {
   const SweepProblem p(plane_of(9, 11), plane_of(9, 11), Layout::rows);

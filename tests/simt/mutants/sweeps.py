@@ -32,7 +32,7 @@ MUTATIONS = [
             "thresholds of resized planes in float": (
                 "!std::is_same_v<SumOf<T>, double> && !problem.resized;",
                 "!std::is_same_v<SumOf<T>, double> && problem.resized;",
-                "units_of_several_segments",
+                "thresholds_between_floats",
             ),
             "a part left out": (
                 "p.parts = divide_up(p.cells.tiles(), p.part_tiles);",
