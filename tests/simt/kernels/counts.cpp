@@ -7,7 +7,7 @@ using namespace direct;
 
 namespace {
 
-constexpr std::int64_t images = 2, channels = 5;
+constexpr std::int64_t images = 3, channels = 5;
 
 // Values among which many tie with the thresholds.
 template <class T>

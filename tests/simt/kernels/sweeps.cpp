@@ -255,6 +255,7 @@ SIMT_SCENARIO(units_of_several_segments) {
   count(p, tuned(Strategy::resident, 2, 0, 2));
   count(p, tuned(Strategy::streamed, 2, 300'000));
   count(p, tuned(Strategy::split, 2, 200'000));
+  count(p, tuned(Strategy::split, 2, 600'000));
 }
 // Features of 0, 1 and 2 and thresholds of 1 - 1e-9, which float rounds to 1: 1 is foreground.
 SIMT_SCENARIO(thresholds_between_floats) {

@@ -65,11 +65,6 @@ MUTATIONS = [
         "cuda/group_sweep.hpp",
         "kernels/sweeps.cpp:groups",
         {
-            "normals of the first groups": (
-                "p.weight = chunk.weight + at * problem.group_channels;",
-                "p.weight = chunk.weight + at;",
-                "resized_groups",
-            ),
             "boundaries of all groups": (
                 "(range.first - range.origin) * problem.targets;\n  ProjectParams",
                 "range.first * problem.targets;\n  ProjectParams",
