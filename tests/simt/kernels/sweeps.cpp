@@ -291,7 +291,7 @@ SIMT_SCENARIO(resized_units) {
   count(p, tuned(Strategy::split, 3, 1));
 }
 SIMT_SCENARIO(prototypes) {
-  for (const std::int64_t cache_bytes : {0, 1, 20'000}) {
+  for (const std::int64_t cache_bytes : {0, 1, 36'000}) {
     expect_prototypes({plane_of(30, 37), plane_of(30, 37), Layout::rows}, cache_bytes);
     expect_prototypes({plane_of(30, 37), plane_of(30, 37), Layout::channels_last}, cache_bytes);
     expect_prototypes({plane_of(9, 12), plane_of(33, 50), Layout::rows}, cache_bytes);
