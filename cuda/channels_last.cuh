@@ -71,7 +71,8 @@ __device__ __forceinline__ void turned_sums_in_double(const UnitSumsParams<T>& p
 }
 
 // Sums of `targets` targets from `target` on: thread (t neighbours + u) 2 + side gets that of
-// target t and unit u. partial [targets_at_once, warps, neighbours, 2], shared.
+// target t and unit u. partial [targets_at_once, warps, neighbours, 2], shared. When it returns,
+// nobody reads `reference` or `partial` any more.
 template <class T>
 __device__ __forceinline__ double turned_sums(const UnitSumsParams<T>& p,
                                               const TurnedSegment<T>& segment, std::int64_t target,
@@ -129,7 +130,6 @@ __global__ void __launch_bounds__(threads, 2) turned_sums_kernel(UnitSumsParams<
       if (t < here && u < tile.units)
         p.sums[(((unit + u) * p.segments + at) * p.targets + target + t) * 2 + side] = sum;
     }
-    __syncthreads();  // nobody reads the references any more
   }
 }
 
@@ -148,6 +148,7 @@ __global__ void __launch_bounds__(threads, 2) turned_counts_kernel(UnitCountsPar
     const std::int64_t unit = tile.image * p.tiles.channels + tile.channel;
     for (std::int64_t target = 0; target < p.targets; target += target_tile) {
       const int here = static_cast<int>(lesser(target_tile, p.targets - target));
+      // Each thread clears what it has flushed.
       for (int k = threadIdx.x; k < pairs * counts_of_pair; k += threads) counts[k] = 0;
       segment.for_each_row([&](int row, int n) {
         for (int k = 0; k < here * tile.units; ++k) {
@@ -164,7 +165,6 @@ __global__ void __launch_bounds__(threads, 2) turned_counts_kernel(UnitCountsPar
         if (t < here && u < tile.units)
           flush_count(p.out, (unit + u) * p.targets + target + t, k % counts_of_pair, counts[k]);
       }
-      __syncthreads();
     }
   }
 }

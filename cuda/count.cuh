@@ -94,7 +94,8 @@ __device__ __forceinline__ unsigned* counts_at(unsigned* counts, int target, int
   return counts + (target * most_units + unit) * counts_of_pair;
 }
 
-// counts [target_tile, most_units, 3], of targets from `target` on, to the results.
+// counts [target_tile, most_units, 3], of targets from `target` on, to the results. Each thread
+// reads the count that it clears in clear_counts.
 __device__ __forceinline__ void flush_counts(const CountOutputs& out, const unsigned* counts,
                                              std::int64_t unit, int units, std::int64_t target,
                                              int tile, std::int64_t targets) {
@@ -149,7 +150,6 @@ __global__ void __launch_bounds__(threads, 2) unit_counts_kernel(UnitCountsParam
       }
       __syncthreads();
       flush_counts(p.out, counts, unit, tile.units, target, here, p.targets);
-      __syncthreads();
     }
   }
 }

@@ -91,13 +91,13 @@ __global__ void __launch_bounds__(threads) totals_kernel(TotalsParams p) {
 // ---- adjoint -----------------------------------------------------------------------------------
 
 // What the outputs of an axis that read feature voxel k add to it, in their order; value(output).
+// Those whose lower tap is k - 1 have k above it, or no weight there.
 template <class Value>
 __device__ __forceinline__ double gather(const AxisTaps& axis, std::int64_t k, Value value) {
   double sum = 0.0;
   const int begin = axis.begin[k];
   if (k > 0)
-    for (int o = axis.begin[k - 1]; o < begin; ++o)
-      if (axis.upper[o] == k) sum = fma(axis.exact[o], value(o), sum);
+    for (int o = axis.begin[k - 1]; o < begin; ++o) sum = fma(axis.exact[o], value(o), sum);
   for (int o = begin; o < axis.begin[k + 1]; ++o) sum = fma(1.0 - axis.exact[o], value(o), sum);
   return sum;
 }

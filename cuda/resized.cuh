@@ -326,7 +326,6 @@ __global__ void __launch_bounds__(threads, 2) resized_counts_kernel(ResizedCount
     __syncthreads();
     if (threadIdx.x < counts_of_pair)
       flush_count(p.out, at * p.targets + target, threadIdx.x, counts[threadIdx.x]);
-    __syncthreads();
   }
 }
 

@@ -111,7 +111,7 @@ __device__ __forceinline__ void store_warp_sums(const S (&sum)[most][2], int uni
 // Sums of one segment of staged planes. Thread 2 u + side, for all u < units, gets that of unit u
 // and side; the others get nothing of meaning. Shared: reference [units], partial [warps,
 // most_units, 2]. All threads of the block take part, after the planes were staged and the block
-// synchronised; when it returns, nobody reads `staged` or `partial` any more.
+// synchronised; when it returns, nobody reads `staged`, `reference` or `partial` any more.
 template <class T, class Sum = SumOf<T>>
 __device__ __forceinline__ double segment_sums(const T* staged, int pitch, int units, int n,
                                                const WeightRow<Sum>& weights, const Sum* reference,
@@ -219,7 +219,6 @@ __global__ void __launch_bounds__(threads, 3) unit_sums_kernel(UnitSumsParams<T>
       if (u < tile.units)
         p.sums[(((unit + u) * p.segments + segment) * p.targets + target) * 2 + side] = sum;
     }
-    __syncthreads();
   }
 }
 

@@ -67,15 +67,18 @@ def plant(mutation: Mutation, target: Path, root: Path = build.ROOT) -> Path:
     return tree
 
 
-def run_test(test: str, tree: Path) -> build.Result:
-    """Run a scenario with several schedules, or a test of pytest, on the kernels of a tree."""
+def run_test(test: str, tree: Path, *, alone: bool = False) -> build.Result:
+    """Run a scenario with several schedules, or a test of pytest, on the kernels of a tree.
+
+    alone: compile no other scenario of the file; for a tree of which nothing else is run.
+    """
     if "::" in test:
         return _run_pytest(test, tree)
     source, _, scenario = test.partition(":")
     path = build.HERE / source
     if scenario not in build.scenarios(path):
         raise LookupError(f"there is no scenario '{scenario}' in {source}")
-    executable = build.program(path, tree)
+    executable = build.program(path, tree, alone=scenario if alone else None)
     for seed in SEEDS:
         result = build.run(executable, scenario, seed)
         if not result.passed:
@@ -104,4 +107,4 @@ def outcome(mutation: Mutation, root: Path = build.ROOT) -> build.Result:
     """How the test ends with the bug planted. A bug that does not compile is an error."""
     build.CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=build.CACHE) as scratch:
-        return run_test(mutation.test, plant(mutation, Path(scratch) / "tree", root))
+        return run_test(mutation.test, plant(mutation, Path(scratch) / "tree", root), alone=True)

@@ -8,15 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
-from hypothesis import strategies as st
 
 import protoseg_fast as cpu
-from checks import check
-from problems import Problem, problems
 from simt.engine import arrays, library, package
-from simt.engine.package import HostGuide
-from simt.test_engine import TUNINGS, possible
 
 SIZE = (19, 23)
 
@@ -49,23 +43,6 @@ def inputs(n: int = 2, channels: int = 6, targets: int = 2) -> dict[str, np.ndar
 
 def on_device(given: dict[str, np.ndarray]) -> list[arrays.ndarray]:
     return [arrays.asarray(x, name) for name, x in given.items()]
-
-
-# ---- the property test of the CPU engine ----
-
-
-@settings(
-    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
-    deadline=None,
-    max_examples=30,
-)
-@given(problem=problems(), tuning=st.sampled_from(TUNINGS), seed=st.integers(0, 1000))
-def test_package_matches_the_specification(
-    problem: Problem, tuning: dict[str, Any], seed: int
-) -> None:
-    assume(possible(problem, tuning))
-    library.memory().device_seed(seed)
-    check(problem, lambda *given: HostGuide(*given, **tuning))
 
 
 # ---- what comes back ----

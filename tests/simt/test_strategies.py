@@ -11,18 +11,16 @@ import torch
 import protoseg_fast as psf
 from checks import check
 from problems import Problem, cast, make_mask, with_layout
-from simt import engine_simt
+from simt.engine.package import HostGuide
+from tunings import TUNINGS
 
 # More than one segment (8192 voxels) and not a multiple of anything.
 SIZES = [(30011,), (157, 131), (23, 31, 29)]
-STRATEGIES: list[dict[str, Any]] = [
-    {},
-    {"strategy": "resident", "units": 1},
-    {"strategy": "resident", "units": 2, "cluster": 2},
-    {"strategy": "resident", "units": 3, "cluster": 8},
-    {"strategy": "streamed", "units": 2},
-    {"strategy": "split", "units": 1, "cache_bytes": 1},
-    {"strategy": "split", "units": 4},
+LARGE = [
+    tuning
+    for tuning in TUNINGS
+    if tuning.get("strategy") != "small"
+    and tuning != {"strategy": "resident", "units": 4}  # do not fit into shared memory
 ]
 
 
@@ -50,24 +48,24 @@ def problem_of(
     return Problem(features, pred, target, make_mask(rng, mask, 2, size), options, {})
 
 
-@pytest.mark.parametrize("tuning", STRATEGIES, ids=str)
+@pytest.mark.parametrize("tuning", LARGE, ids=str)
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_planes_of_several_segments(size: tuple[int, ...], tuning: dict[str, Any]) -> None:
     dtype = {1: "float16", 2: "float32", 3: "float64"}[len(size)]
     if dtype == "float64" and tuning.get("units", 0) > 1 and tuning.get("cluster", 8) < 8:
         tuning = tuning | {"units": 1}  # more does not fit into shared memory
     problem = problem_of(size, dtype=dtype, mask="weights" if len(size) == 2 else None)
-    check(problem, lambda *arrays: engine_simt.Guide(*arrays, **tuning))
+    check(problem, lambda *arrays: HostGuide(*arrays, **tuning))
 
 
 @pytest.mark.parametrize("layout", ["channels_last", "sliced", "reversed", "transposed"])
-@pytest.mark.parametrize("tuning", STRATEGIES[1:], ids=str)
+@pytest.mark.parametrize("tuning", LARGE[1:], ids=str)
 def test_same_bits_in_every_layout_and_strategy(layout: str, tuning: dict[str, Any]) -> None:
     size = (97, 101)
     plain = problem_of(size)
     other = problem_of(size, layout=layout)
-    expected = engine_simt.Guide(*plain.guide)
-    found = engine_simt.Guide(*other.guide, **tuning)
+    expected = HostGuide(*plain.guide)
+    found = HostGuide(*other.guide, **tuning)
     for a, b in zip(
         found.prototypes(other.features), expected.prototypes(plain.features), strict=True
     ):
@@ -91,7 +89,7 @@ def test_same_bits_at_every_alignment(dtype: str, offset: int) -> None:
     moved[...] = x
     arrays = [None if a is None else torch.as_tensor(a) for a in (plain.pred, plain.target)]
     for tuning in ({"strategy": "resident"}, {"strategy": "split"}):
-        guide = engine_simt.Guide(*arrays, **tuning)
+        guide = HostGuide(*arrays, **tuning)
         for a, b in zip(
             (*guide.prototypes(moved), *guide.sa_counts(moved, groups="unit")),
             (*guide.prototypes(x), *guide.sa_counts(x, groups="unit")),
@@ -102,11 +100,11 @@ def test_same_bits_at_every_alignment(dtype: str, offset: int) -> None:
 
 
 @pytest.mark.parametrize("targets", [1, 4, 5, 9])
-@pytest.mark.parametrize("tuning", [*STRATEGIES[1:], {"strategy": "small"}], ids=str)
+@pytest.mark.parametrize("tuning", [*LARGE[1:], {"strategy": "small"}], ids=str)
 def test_any_number_of_targets(targets: int, tuning: dict[str, Any]) -> None:
     size = (11, 17) if tuning["strategy"] == "small" else (60, 149)
     problem = problem_of(size, targets=targets, channels=3)
-    check(problem, lambda *arrays: engine_simt.Guide(*arrays, **tuning))
+    check(problem, lambda *arrays: HostGuide(*arrays, **tuning))
 
 
 @pytest.mark.parametrize("groups", [1, 3, "unit"])
@@ -125,20 +123,19 @@ def test_resized_maps_of_several_tiles(
 ) -> None:
     problem = problem_of(size, feature_size, channels=6, groups=groups, mask="bool")
     for tuning in ({}, {"strategy": "resident"}, {"strategy": "split", "cache_bytes": 1}):
-        check(problem, lambda *arrays, t=tuning: engine_simt.Guide(*arrays, **t))
+        check(problem, lambda *arrays, t=tuning: HostGuide(*arrays, **t))
 
 
-@pytest.mark.parametrize("tuning", STRATEGIES, ids=str)
+@pytest.mark.parametrize("tuning", LARGE, ids=str)
 def test_target_and_output_in_one_pass(tuning: dict[str, Any]) -> None:
     problem = problem_of((130, 90), mask="bool")
-    guide = engine_simt.Guide(*problem.guide, **tuning)
+    guide = HostGuide(*problem.guide, **tuning)
     both = guide.sa_counts_both(problem.features, groups="unit")
     alone = psf.Guide(problem.pred, None, problem.mask)
     for a, b in zip(both[0], guide.sa_counts(problem.features, groups="unit"), strict=True):
         np.testing.assert_array_equal(a, b)
-    for a, b in zip(
-        both[1], guide.sa_counts(problem.features, groups="unit", output=True), strict=True
-    ):
+    without = HostGuide(problem.pred, None, problem.mask, **tuning)
+    for a, b in zip(both[1], without.sa_counts(problem.features, groups="unit"), strict=True):
         np.testing.assert_array_equal(a, b)
     expected = alone.sa_counts(problem.features, groups="unit")
     np.testing.assert_array_equal(
@@ -149,10 +146,10 @@ def test_target_and_output_in_one_pass(tuning: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("position", [0, 9000, -1])
-@pytest.mark.parametrize("tuning", STRATEGIES, ids=str)
+@pytest.mark.parametrize("tuning", LARGE, ids=str)
 def test_features_that_are_not_finite(tuning: dict[str, Any], position: int, bad: float) -> None:
     problem = problem_of((130, 90), channels=4)
-    guide = engine_simt.Guide(*problem.guide, **tuning)
+    guide = HostGuide(*problem.guide, **tuning)
     clean = guide.sa_counts(problem.features, groups="unit")
     features = problem.features.copy()
     features[1, 2].reshape(-1)[position] = bad
@@ -170,7 +167,7 @@ def test_features_that_are_not_finite(tuning: dict[str, Any], position: int, bad
 def test_tiny_and_huge_features(scale: float) -> None:
     problem = problem_of((50, 60))
     features = (problem.features * scale).astype(np.float32)
-    found = engine_simt.Guide(*problem.guide).prototypes(features)
+    found = HostGuide(*problem.guide).prototypes(features)
     expected = psf.reference.prototypes(features, problem.pred)
     largest = np.abs(features).max()
     np.testing.assert_allclose(found.positive, expected.positive, rtol=0, atol=1e-6 * largest)
@@ -184,7 +181,7 @@ def test_constant_channels_are_background(
     value: float, feature_size: tuple[int, ...], metric: str
 ) -> None:
     problem = problem_of((24, 20))
-    guide = engine_simt.Guide(*problem.guide)
+    guide = HostGuide(*problem.guide)
     for dtype in ("float16", "float32", "float64"):
         features = np.full((2, 4, *feature_size), value).astype(dtype)
         for groups in ("layer", "unit"):
@@ -199,7 +196,7 @@ def test_tiny_probabilities_lose_no_digits(scale: float, masked: bool) -> None:
     problem = problem_of((24, 20))
     tiny = (problem.pred.astype(np.float64) * scale).astype(np.float32)
     mask = np.ones((2, 1, 24, 20), np.float32) if masked else None
-    found = engine_simt.Guide(tiny, None, mask).prototypes(problem.features)
+    found = HostGuide(tiny, None, mask).prototypes(problem.features)
     exact = psf.reference.prototypes(problem.features, tiny, mask)
     scale_of = np.abs(problem.features).max()
     np.testing.assert_allclose(found.positive, exact.positive, atol=1e-6 * scale_of)
@@ -228,12 +225,12 @@ def test_values_that_are_not_acceptable(change: dict[str, float], words: str) ->
         "target": (rng.random((2, 2, 30, 40)) < 0.4).astype(np.float32),
         "mask": rng.random((2, 1, 30, 40)).astype(np.float32),
     }
-    engine_simt.Guide(**arrays).check()
+    HostGuide(**arrays).check()
     for name, value in change.items():
         arrays[name][1, -1, 7, 11] = value
     with pytest.raises(ValueError, match=words):
         psf.Guide(**arrays)
-    guide = engine_simt.Guide(**arrays)
+    guide = HostGuide(**arrays)
     features = rng.normal(size=(2, 3, 30, 40))
     assert not guide.sa_counts(features, groups="unit").defined.any()
     assert not guide.sa_counts(features).defined.any()

@@ -10,14 +10,17 @@ import functools
 import importlib
 import importlib.machinery
 import importlib.util
+import json
 import sys
+from collections import namedtuple
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from simt import build
 from simt.engine import arrays, library
-
-STRATEGIES = ("automatic", "small", "resident", "streamed", "split")
+from tunings import STRATEGIES
 
 
 def _modules() -> dict[str, ModuleType]:
@@ -53,8 +56,28 @@ def load() -> Any:
     return package
 
 
+def _on_host(result: Any) -> Any:
+    """Arrays as NumPy arrays; counts and prototypes as tuples of them with the same names."""
+    if isinstance(result, arrays.ndarray):
+        return arrays.asnumpy(result)
+    if hasattr(result, "to_dict"):
+        parts = {name: _on_host(array) for name, array in result.to_dict().items()}
+        return namedtuple(type(result).__name__, parts)(**parts)
+    return tuple(_on_host(part) for part in result) if isinstance(result, tuple) else result
+
+
+@contextmanager
+def traffic() -> Iterator[list[dict[str, Any]]]:
+    """Collect what each launch inside moved: a list that is filled at the end."""
+    found: list[dict[str, Any]] = []
+    library.memory().device_clear()
+    yield found
+    count = library.memory().device_launches()
+    found += [json.loads(library.memory().device_launch(index)) for index in range(count)]
+
+
 class HostGuide:
-    """A Guide whose arguments are copied to the device; ``tuning`` forces a strategy."""
+    """A Guide of arrays on the host, its work done on the device; a strategy can be forced."""
 
     def __init__(
         self,
@@ -80,4 +103,6 @@ class HostGuide:
         method = getattr(self.guide, name)
         if not callable(method):
             return method
-        return lambda features, **options: method(arrays.asarray(features, "features"), **options)
+        return lambda *features, **options: _on_host(
+            method(*(arrays.asarray(x, "features") for x in features), **options)
+        )

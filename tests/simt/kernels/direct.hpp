@@ -106,8 +106,13 @@ inline Extent line_of(std::int64_t voxels) {
 template <class Sum>
 struct KeptWeights {
   KeptWeights(std::int64_t images, std::int64_t targets, std::int64_t voxels)
+      : KeptWeights(images * targets, targets, voxels,
+                    [](std::int64_t, int, std::int64_t) { return uniform(); }) {}
+  // weight(plane, side, voxel)
+  template <class Weight>
+  KeptWeights(std::int64_t planes, std::int64_t targets, std::int64_t voxels, Weight weight)
       : pitch(round_up(voxels, 8)),
-        value(padded(images * targets, voxels, pitch)),
+        value(padded(planes, voxels, pitch, weight)),
         memory(value, "weights"),
         totals(totals_of(value, pitch)),
         total(totals, "totals") {
@@ -127,11 +132,13 @@ struct KeptWeights {
   Weights<Sum> weights;
 
  private:
-  static std::vector<Sum> padded(std::int64_t planes, std::int64_t voxels, std::int64_t pitch) {
+  template <class Weight>
+  static std::vector<Sum> padded(std::int64_t planes, std::int64_t voxels, std::int64_t pitch,
+                                 Weight weight) {
     std::vector<Sum> values(static_cast<std::size_t>(planes * 2 * pitch), Sum(0));
     for (std::int64_t row = 0; row < planes * 2; ++row)
       for (std::int64_t v = 0; v < voxels; ++v)
-        values[row * pitch + v] = static_cast<Sum>(uniform());
+        values[row * pitch + v] = static_cast<Sum>(weight(row / 2, static_cast<int>(row % 2), v));
     return values;
   }
   static std::vector<double> totals_of(const std::vector<Sum>& value, std::int64_t pitch) {

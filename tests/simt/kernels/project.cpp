@@ -147,12 +147,12 @@ std::vector<Tap> taps_of(std::int64_t n_in, std::int64_t n_out) {
 }
 
 template <class Out>
-void resized(Sink sink, Metric metric) {
+void resized(Sink sink, Metric metric, Layout layout = Layout::rows) {
   Extent from, to;
   from.z = 2, from.y = 3, from.x = 5;
   to.z = 3, to.y = 7, to.x = 11;
   constexpr std::int64_t targets = 2, first = 1, count = 2;
-  const ProjectProblem<float> problem(3, from, targets, Layout::rows, 0, metric);
+  const ProjectProblem<float> problem(3, from, targets, layout, 0, metric);
   const simt::DeviceArray<double> projections(count * targets * from.voxels(), "projections");
   problem.run(problem.params(first, count, Sink::projection, projections.data()));
   std::vector<simt::DeviceArray<int>> ints;
@@ -220,8 +220,34 @@ void resized(Sink sink, Metric metric) {
 
 }  // namespace
 
+// Every threshold is the projection of one of the voxels, which is background.
+SIMT_SCENARIO(ties) {
+  constexpr std::int64_t voxels = 1030, targets = 2;
+  ProjectProblem<float> problem(5, line_of(voxels), targets, Layout::rows, 0);
+  for (std::int64_t i = 0; i < images * groups * targets; ++i)
+    problem.boundary[i] = {problem.projection(i / targets, i % targets, 37 * i + 5), 2.0, true};
+  const simt::DeviceArray<Boundary> boundaries(problem.boundary, "boundaries");
+  const simt::DeviceArray<std::uint8_t> map(images * groups * targets * voxels, "map");
+  const Results results(images * groups * targets, problem.bits, groups, targets);
+  for (const Sink sink : {Sink::map, Sink::counts}) {
+    ProjectParams p = problem.params(0, images * groups, sink, map.data());
+    p.boundary = boundaries.data();
+    p.out = results.out;
+    problem.run(p);
+  }
+  const auto foreground = [&](std::int64_t group, std::int64_t target, std::int64_t v) {
+    return problem.projection(group, target, v) >
+           problem.boundary[group * targets + target].threshold;
+  };
+  results.expect_counts(voxels, foreground);
+  const auto found = map.download();
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const std::int64_t pair = static_cast<std::int64_t>(i) / voxels;
+    SIMT_EXPECT_EQUAL(found[i] != 0, foreground(pair / targets, pair % targets, i % voxels));
+  }
+}
+SIMT_SCENARIO(counts_of_floats) { counts<float>(9, 2048 + 7, 3, Layout::rows, 0); }
 SIMT_SCENARIO(counts_of_rows) {
-  counts<float>(9, 2048 + 7, 3, Layout::rows, 0);
   counts<Half>(5, 1030, 1, Layout::rows, 0);
   counts<double>(5, 517, 2, Layout::rows, 0);
 }
@@ -261,4 +287,5 @@ SIMT_SCENARIO(resized_probabilities) {
 }
 SIMT_SCENARIO(resized_probabilities_of_cosine) {
   resized<float>(Sink::probability, Metric::cosine);
+  resized<float>(Sink::probability, Metric::cosine, Layout::channels_last);
 }

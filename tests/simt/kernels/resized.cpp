@@ -180,15 +180,21 @@ UnitThreshold<double> threshold_of(std::int64_t pair) {
   return {pair % 6 != 5, pair % 4 < 2, plateau + (pair % 3 == 0 ? 0.0 : 0.01)};
 }
 
+// One voxel of one plane of features at the size of the pred.
 template <class V>
-void counts(const Geometry& g, std::int64_t channels, std::int64_t targets, Layout layout) {
-  const CellsProblem problem(g, targets);
-  const std::int64_t units = images * channels;
-  const Features<V> features(images, channels, problem.from, layout,
-                             landscape<V>(units, problem.from, plateau));
+double resized_value(const CellsProblem& problem, const Features<V>& features, std::int64_t plane,
+                     std::int64_t v) {
+  return problem.resize(v, [&](std::int64_t z, std::int64_t y, std::int64_t x) {
+    return static_cast<double>(
+        widen(features.plane(plane)[(z * problem.from.y + y) * problem.from.x + x]));
+  });
+}
+
+template <class V>
+void expect_counts(const CellsProblem& problem, const Features<V>& features, std::int64_t channels,
+                   const std::vector<UnitThreshold<double>>& thresholds) {
+  const std::int64_t units = images * channels, targets = problem.targets;
   const Results results(units * targets, problem.bits, channels, targets);
-  std::vector<UnitThreshold<double>> thresholds;
-  for (std::int64_t i = 0; i < units * targets; ++i) thresholds.push_back(threshold_of(i));
   for (const std::int64_t first : {std::int64_t{0}, units - 1}) {
     const simt::DeviceArray<UnitThreshold<double>> memory(
         {thresholds.begin() + first * targets, thresholds.end()}, "thresholds");
@@ -198,7 +204,7 @@ void counts(const Geometry& g, std::int64_t channels, std::int64_t targets, Layo
     p.count = first == 0 ? units - 1 : 1;
     p.per_image = channels;
     p.targets = targets;
-    p.part_tiles = divide_up(problem.cells.tiles(), 3);
+    p.part_tiles = divide_up(problem.cells.tiles(), 3) + 1;  // so that parts cross words
     p.parts = divide_up(problem.cells.tiles(), p.part_tiles);
     p.threshold = memory.data();
     p.cells = problem.cells;
@@ -206,16 +212,90 @@ void counts(const Geometry& g, std::int64_t channels, std::int64_t targets, Layo
     start(resized_counts_kernel<V>, 5, p);
   }
   problem.expect_totals();
-  results.expect_counts(
-      problem.to.voxels(), [&](std::int64_t unit, std::int64_t target, std::int64_t v) {
-        const UnitThreshold<double>& t = thresholds[unit * targets + target];
-        if (!t.anything) return false;
-        const double f = problem.resize(v, [&](std::int64_t z, std::int64_t y, std::int64_t x) {
-          return static_cast<double>(
-              widen(features.plane(unit)[(z * problem.from.y + y) * problem.from.x + x]));
-        });
-        return t.above ? f > t.threshold : f < t.threshold;
-      });
+  results.expect_counts(problem.to.voxels(),
+                        [&](std::int64_t unit, std::int64_t target, std::int64_t v) {
+                          const UnitThreshold<double>& t = thresholds[unit * targets + target];
+                          if (!t.anything) return false;
+                          const double f = resized_value(problem, features, unit, v);
+                          return t.above ? f > t.threshold : f < t.threshold;
+                        });
+}
+
+template <class V>
+void counts(const Geometry& g, std::int64_t channels, std::int64_t targets, Layout layout) {
+  const CellsProblem problem(g, targets);
+  const std::int64_t units = images * channels;
+  const Features<V> features(images, channels, problem.from, layout,
+                             landscape<V>(units, problem.from, plateau));
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < units * targets; ++i) thresholds.push_back(threshold_of(i));
+  expect_counts(problem, features, channels, thresholds);
+}
+
+// Every threshold is the value of one voxel, which is background, among others that are near.
+template <class V>
+void ties(double scale, double shift, const Geometry& g = {{1, 6, 7}, {1, 13, 40}}) {
+  constexpr std::int64_t channels = 6, targets = 2;
+  const CellsProblem problem(g, targets);
+  const Features<V> features(images, channels, problem.from, Layout::rows,
+                             normals<V>(images * channels * problem.from.voxels(), scale, shift));
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < images * channels * targets; ++i)
+    thresholds.push_back(
+        {true, i % 4 < 2, resized_value(problem, features, i / targets, 17 + 41 * i % 500)});
+  expect_counts(problem, features, channels, thresholds);
+}
+
+// Planes that are all foreground but around one feature voxel, and all background but there.
+void single_voxels() {
+  const CellsProblem problem({{1, 3, 9}, {1, 7, 75}}, 1);
+  const std::int64_t voxels = problem.from.voxels(), channels = 2 * voxels;
+  std::vector<float> values;
+  for (std::int64_t i = 0; i < images * channels * voxels; ++i) {
+    const std::int64_t channel = i / voxels % channels;
+    const float elsewhere = channel % 2 == 0 ? 1.0f : -1.0f;
+    values.push_back(i % voxels == channel / 2 ? -3.0f * elsewhere : elsewhere);
+  }
+  const Features<float> features(images, channels, problem.from, Layout::rows, values);
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < images * channels; ++i)
+    thresholds.push_back({true, i < channels, 0.0});
+  expect_counts(problem, features, channels, thresholds);
+}
+
+// Maps [groups from the first on, T], as they are projected.
+void maps_of_groups() {
+  constexpr std::int64_t groups = 3, targets = 2, first = 2, count = 3;
+  const CellsProblem problem({{1, 5, 6}, {1, 11, 34}}, targets);
+  const std::int64_t voxels = problem.from.voxels();
+  const Features<double> maps(1, count * targets, problem.from, Layout::rows,
+                              normals<double>(count * targets * voxels));
+  const Results results(images * groups * targets, problem.bits, groups, targets);
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < count * targets; ++i) thresholds.push_back({i != 3, true, 0.1 * i});
+  const simt::DeviceArray<UnitThreshold<double>> memory(thresholds, "thresholds");
+  ResizedCountsParams p{};
+  p.values = maps.tensor;
+  p.values.channel_stride = targets * voxels;
+  p.values.image_stride = groups * targets * voxels;
+  p.map_offset = first * targets * voxels;
+  p.target_stride = voxels;
+  p.first = first;
+  p.count = count;
+  p.per_image = groups;
+  p.targets = targets;
+  p.part_tiles = problem.cells.tiles();
+  p.threshold = memory.data();
+  p.cells = problem.cells;
+  p.out = results.out;
+  start(resized_counts_kernel<double>, 4, p);
+  results.expect_counts(problem.to.voxels(),
+                        [&](std::int64_t group, std::int64_t target, std::int64_t v) {
+                          const std::int64_t map = (group - first) * targets + target;
+                          if (map < 0 || map >= count * targets || !thresholds[map].anything)
+                            return false;
+                          return resized_value(problem, maps, map, v) > thresholds[map].threshold;
+                        });
 }
 
 // Units whose planes stay in shared memory while they are summed and counted.
@@ -256,15 +336,12 @@ void resident(const Geometry& g, std::int64_t targets) {
     thresholds.push_back(unit_threshold<double>(weight, boundary));
   }
   results.expect_known([](std::int64_t, std::int64_t) { return true; });
-  results.expect_counts(
-      problem.to.voxels(), [&](std::int64_t unit, std::int64_t target, std::int64_t v) {
-        const UnitThreshold<double>& t = thresholds[unit * targets + target];
-        const double f = problem.resize(v, [&](std::int64_t z, std::int64_t y, std::int64_t x) {
-          return static_cast<double>(
-              widen(features.plane(unit)[(z * problem.from.y + y) * problem.from.x + x]));
-        });
-        return t.above ? f > t.threshold : f < t.threshold;
-      });
+  results.expect_counts(problem.to.voxels(),
+                        [&](std::int64_t unit, std::int64_t target, std::int64_t v) {
+                          const UnitThreshold<double>& t = thresholds[unit * targets + target];
+                          const double f = resized_value(problem, features, unit, v);
+                          return t.above ? f > t.threshold : f < t.threshold;
+                        });
 }
 
 constexpr Geometry up_2d = {{1, 9, 13}, {1, 33, 75}};
@@ -286,6 +363,16 @@ SIMT_SCENARIO(taps) {
                        axis)
                 .expect_taps();
 }
+SIMT_SCENARIO(taps_of_long_axes) {
+  DeviceTaps({{1, 1, 700}, {1, 1, 900}}, 2).expect_taps();
+  DeviceTaps({{1, 1, 900}, {1, 1, 300}}, 2).expect_taps();
+}
+SIMT_SCENARIO(doubtful_voxels) { ties<float>(1.0, 0.3); }
+SIMT_SCENARIO(doubtful_voxels_of_volumes) { ties<float>(1.0, 0.3, {{3, 3, 4}, {8, 7, 12}}); }
+SIMT_SCENARIO(one_voxel_that_differs) { single_voxels(); }
+SIMT_SCENARIO(thresholds_between_floats) { ties<float>(1e-3, 1000.0); }
+SIMT_SCENARIO(maps_that_double_decides) { ties<double>(1e-12, 1000.0); }
+SIMT_SCENARIO(maps_by_group_and_target) { maps_of_groups(); }
 SIMT_SCENARIO(enlarged) { counts<float>(up_2d, 3, 2, Layout::rows); }
 SIMT_SCENARIO(enlarged_volumes) { counts<float>(up_3d, 2, 1, Layout::rows); }
 SIMT_SCENARIO(reduced) { counts<float>(down_2d, 3, 1, Layout::rows); }

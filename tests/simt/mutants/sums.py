@@ -110,6 +110,11 @@ MUTATIONS = [
                 "f.plane(image, channel) + first",
             ),
             "wrong voxels": ("f.plane(image, channel + u) + first", "f.plane(image, channel + u)"),
+            "neighbours by voxels": (
+                "by_channel ? i % channels",
+                "by_channel ? i / padded",
+                "channels_last_by_elements",
+            ),
         },
     ),
     *mutants(
@@ -157,6 +162,43 @@ MUTATIONS = [
             "counts not cleared": (
                 "counts[k] = 0;",
                 "counts[k] += 0;",
+                "kernels/counts.cpp:channels_last_by_sectors",
+            ),
+            "barrier before staging a row removed": (
+                "      __syncthreads();  // nobody reads the row before it any more\n",
+                "",
+            ),
+            "barrier after staging a row removed": (
+                "      __syncthreads();\n      use(row, here);",
+                "      use(row, here);",
+            ),
+            "barrier after sums in double removed": (
+                "(t * warps * neighbours<T> + u) * 2);\n  }\n  __syncthreads();\n",
+                "(t * warps * neighbours<T> + u) * 2);\n  }\n",
+                "special_channels_last",
+            ),
+            "targets that are none": (
+                "if (t < here && u < tile.units)\n        p",
+                "if (u < tile.units)\n        p",
+            ),
+            "barrier before the counts removed": (
+                "      });\n      __syncthreads();\n      for (int k = threadIdx.x;",
+                "      });\n      for (int k = threadIdx.x;",
+                "kernels/counts.cpp:channels_last_by_sectors",
+            ),
+            "threshold of the chunk": (
+                "p.threshold[(unit + u - p.first_unit) * p.targets",
+                "p.threshold[u * p.targets",
+                "kernels/counts.cpp:channels_last_by_sectors",
+            ),
+            "results of the first targets": (
+                "(unit + u) * p.targets + target + t, k %",
+                "(unit + u) * p.targets + t, k %",
+                "kernels/counts.cpp:channels_last_by_sectors",
+            ),
+            "last unit not counted": (
+                "if (t < here && u < tile.units)\n          flush",
+                "if (t < here && u + 1 < tile.units)\n          flush",
                 "kernels/counts.cpp:channels_last_by_sectors",
             ),
             "counts of one target": (
