@@ -139,9 +139,11 @@ __global__ void __launch_bounds__(threads) group_gradient_kernel(GroupGradientPa
     block_sums(constant);
     if (threadIdx.x != 0) continue;
     p.active[i] = active;
-    for (int side = 0; side < p.sides; ++side)
-      p.constant[(group.group * p.targets + group.target) * p.sides + side] =
-          active ? constant[side] : 0.0;
+#pragma unroll
+    for (int side = 0; side < most_sides; ++side)
+      if (side < p.sides)
+        p.constant[(group.group * p.targets + group.target) * p.sides + side] =
+            active ? constant[side] : 0.0;
   }
 }
 

@@ -60,7 +60,9 @@ struct Sides {
 __device__ __forceinline__ Sides sides_at(const GuideGradientParams& p, std::int64_t plane,
                                           std::int64_t voxel, const Place& at) {
   Sides sides = {{0.0, 0.0}};
-  for (int side = 0; side < p.sides; ++side) {
+#pragma unroll
+  for (int side = 0; side < most_sides; ++side) {
+    if (side >= p.sides) break;
     const double* map = p.projection + (plane * p.sides + side) * p.feature_voxels;
     const double value =
         p.resized ? resize_at(at,

@@ -68,7 +68,7 @@ struct AlongParams {
   std::int64_t segments;       // of totals_voxels each
   Sum* along;                  // [groups, along_rows, pitch], zero beyond voxels; null: not kept
   Sum* shrink;                 // [groups, pitch], the sum over targets; null: not asked for
-  double* partial;             // [groups, T, segments]: sums of along
+  double* partial;             // [groups, T, segments]: sums of along; null: not asked for
 };
 
 // One block per group and segment.
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(threads) along_kernel(AlongParams<Sum> p) {
         sum[0] += static_cast<double>(along);
       }
       block_sums(sum);
-      if (threadIdx.x == 0 && target < p.targets)
+      if (threadIdx.x == 0 && target < p.targets && p.partial != nullptr)
         p.partial[(group * p.targets + target) * p.segments + segment] = sum[0];
     }
   }

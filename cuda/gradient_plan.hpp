@@ -52,6 +52,12 @@ struct AdjointSizes {
 
 inline std::int64_t along_pitch(const Sizes& sizes) { return round_up(sizes.voxels, 8); }
 
+// Of `shrink`, which is needed at `size`.
+inline std::int64_t shrink_pitch(const Sizes& sizes, const Wanted& wanted, const Extent& size) {
+  if (!wanted.shrinks) return 0;
+  return wanted.apart ? size.voxels() : along_pitch(sizes);
+}
+
 // As many groups as the cache holds features of, whose maps take an eighth of the features and
 // 32 MiB at most; or one.
 template <class T>
@@ -60,8 +66,9 @@ ChunkSize chunk_size(const Sizes& sizes, const Wanted& wanted, const Extent& siz
   constexpr std::int64_t most_bytes = std::int64_t{32} << 20;
   const std::int64_t group_bytes = sizes.group_channels * sizes.voxels * std::int64_t{sizeof(T)};
   const std::int64_t all_bytes = group_bytes * sizes.groups * sizes.images;
-  const std::int64_t rows = along_rows(sizes.targets) + (wanted.shrinks && !wanted.apart ? 1 : 0);
-  std::int64_t map_bytes = rows * along_pitch(sizes) * std::int64_t{sizeof(SumOf<T>)};
+  std::int64_t map_bytes =
+      (along_rows(sizes.targets) * along_pitch(sizes) + shrink_pitch(sizes, wanted, size)) *
+      std::int64_t{sizeof(SumOf<T>)};
   if (sizes.resized)
     map_bytes += sizes.targets * AdjointSizes(sizes.features.extent, size).all() * 8;
   const std::int64_t affordable = std::min(device.cache_bytes / 2 / group_bytes,
@@ -80,7 +87,7 @@ struct GradientMemory {
   double* sums;        // [count, group channels, segments, pairs, 2]
   double* total;       // [count, T, total_segments]
   Sum* along;          // [count, along_rows, pitch]; null where the gradient itself serves
-  Sum* shrink;         // [count, pitch]
+  Sum* shrink;         // [count, shrink_pitch]
   double* adjoint[3];  // [count, T, ...], after each axis
   Coefficient<Sum>* coefficient;  // [count, T, group channels]
   double* normal;                 // [count, T, sides, group channels]
@@ -103,7 +110,8 @@ GradientMemory<SumOf<T>> take_gradient_memory(const Sizes& sizes, const Wanted& 
                                    divide_up(sizes.targets, 2) * 2);
   memory.total = arena.take<double>(maps * divide_up(pitch, totals_voxels));
   memory.along = arena.take<Sum>(chunk.count() * along_rows(sizes.targets) * pitch);
-  if (wanted.shrinks && !wanted.apart) memory.shrink = arena.take<Sum>(chunk.count() * pitch);
+  if (wanted.shrinks)
+    memory.shrink = arena.take<Sum>(chunk.count() * shrink_pitch(sizes, wanted, size));
   if (sizes.resized) {
     const AdjointSizes adjoint(sizes.features.extent, size);
     memory.adjoint[0] = arena.take<double>(maps * adjoint.after_x);

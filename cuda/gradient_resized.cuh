@@ -21,8 +21,7 @@ struct ResizedGradientParams {
   std::int64_t group_channels, targets;
   Divisor pieces;  // of `threads` voxels each
   Cells cells;
-  Upstream<SumOf<T>> upstream;
-  GroupMaps<SumOf<T>> maps;
+  GroupMaps<SumOf<T>> maps;  // shrink is at `size`
 };
 
 // Outputs of an axis that read voxel k: as their upper tap (side 0) or as their lower one (side 1).
@@ -154,12 +153,9 @@ __device__ __forceinline__ void resized_gradient(const ResizedGradientParams<T>&
   const std::int64_t z = line / from.y, y = line - z * from.y;
   const AxisReaders at[3] = {{p.cells.z, z}, {p.cells.y, y}, {p.cells.x, x}};
   Neighbourhood row;
+  const Sum* shrink = p.maps.shrink + group * p.maps.shrink_pitch;
   row.fill(at, [&](int oz, int oy, int ox) {
-    const std::int64_t o = (oz * to.y + oy) * to.x + ox;
-    Sum shrink = Sum(0);
-    for (std::int64_t target = 0; target < p.targets; ++target)
-      shrink += static_cast<Sum>(p.upstream.at(whole, target, o).shrink);
-    return static_cast<double>(shrink);
+    return static_cast<double>(shrink[(oz * to.y + oy) * to.x + ox]);
   });
   row.clear_outside({z, y, x}, {from.z, from.y, from.x});
   const T* feature = static_cast<const T*>(p.features.data) + p.features.plane(image, channel) +

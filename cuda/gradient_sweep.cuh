@@ -239,12 +239,18 @@ __device__ __forceinline__ void sweep_elements(const GradientSweepParams<T>& p,
   }
 }
 
-// One block per image and piece of its voxels.
+// Whether features and their gradient lie in rows.
 template <class T>
+bool in_rows(const GradientSweepParams<T>& p) {
+  return p.features.layout == Layout::rows &&
+         (p.out.data == nullptr || p.out.layout == Layout::rows);
+}
+
+// One block per image and piece of its voxels.
+template <class T, bool rows>
 __global__ void __launch_bounds__(threads, 2) gradient_sweep_kernel(GradientSweepParams<T> p) {
   const std::int64_t voxels = p.features.extent.voxels();
-  const bool wanted = p.out.data != nullptr;
-  const bool rows = p.features.layout == Layout::rows && (!wanted || p.out.layout == Layout::rows);
+  const bool reads = p.sides > 0 || p.maps.shrink != nullptr;
   for (std::int64_t i = blockIdx.x; i < p.images * p.pieces; i += gridDim.x) {
     const std::int64_t image = i / p.pieces, first = i % p.pieces * sweep_voxels<T>;
     const SweepTask task = {p.first_image + image, image * p.groups, first,
@@ -252,10 +258,9 @@ __global__ void __launch_bounds__(threads, 2) gradient_sweep_kernel(GradientSwee
     const std::int64_t v = threadIdx.x * step<SumOf<T>>;
     std::int64_t row = 0;
     do {
-      const bool writes = wanted && row == 0;
-      const bool reads = p.sides > 0 || p.maps.shrink != nullptr;
+      const bool writes = p.out.data != nullptr && row == 0;
       GradientStep<T> mine(p, task.image, first + v, task.n - v, row);
-      if (rows)
+      if constexpr (rows)
         sweep_rows_of(p, task, writes, reads, &mine);
       else
         sweep_elements(p, task, writes, reads, dynamic_shared<T>(), &mine);

@@ -76,6 +76,20 @@ void launch_adjoint(const Backward<T>& call, const ChunkRange& range) {
                call.memory.adjoint[1], call.memory.adjoint[2], call.call.stream);
 }
 
+// The sum of `shrink` over targets at `size`, for features of another size.
+template <class T>
+void launch_shrink(const Backward<T>& call, const ChunkRange& range) {
+  AlongParams<SumOf<T>> p{};
+  p.upstream = call.upstream;
+  p.first_group = range.first(call);
+  p.groups = range.count();
+  p.targets = call.targets;
+  p.voxels = p.pitch = call.upstream.voxels;
+  p.segments = divide_up(p.voxels, totals_voxels);
+  p.shrink = call.memory.shrink;
+  run(along_kernel<SumOf<T>>, p.groups * p.segments, call.call.stream, p);
+}
+
 template <class T>
 void launch_along(const Backward<T>& call, const ChunkRange& range) {
   using Sum = SumOf<T>;
@@ -90,7 +104,7 @@ void launch_along(const Backward<T>& call, const ChunkRange& range) {
   p.pitch = along_pitch(call);
   p.segments = call.total_segments;
   p.along = call.in_place ? nullptr : call.memory.along;
-  p.shrink = call.memory.shrink;
+  p.shrink = call.wanted.apart ? nullptr : call.memory.shrink;
   p.partial = call.memory.total;
   run(along_kernel<Sum>, p.groups * p.segments, call.call.stream, p);
 }
@@ -104,7 +118,7 @@ GroupMaps<SumOf<T>> maps_of(const Backward<T>& call, const ChunkRange& range) {
   maps.along = call.in_place ? call.upstream.grad + range.first(call) * call.targets * call.voxels
                              : call.memory.along;
   maps.shrink = call.memory.shrink;
-  maps.shrink_pitch = along_pitch(call);
+  maps.shrink_pitch = shrink_pitch(call, call.wanted, call.guide.extent);
   maps.weights = call.kept.weights;
   maps.coefficient = call.memory.coefficient;
   return maps;
@@ -178,18 +192,20 @@ void launch_sweep(const Backward<T>& call, const ChunkRange& range) {
   p.targets = call.targets;
   p.pieces = divide_up(call.voxels, sweep_voxels<T>);
   p.maps = maps_of(call, range);
+  if (call.wanted.apart) p.maps.shrink = nullptr;  // at another size, and not for this kernel
   p.normal = call.memory.normal;
   p.active = call.memory.active;
   p.sides = call.wanted.sides;
   p.projection = call.memory.projection;
-  const bool rows =
-      p.features.layout == Layout::rows && (p.out.data == nullptr || p.out.layout == Layout::rows);
-  run(gradient_sweep_kernel<T>, p.images * p.pieces, call.call.stream, p,
-      rows ? 0 : turned_bytes<T>);
+  if (in_rows(p))
+    run(gradient_sweep_kernel<T, true>, p.images * p.pieces, call.call.stream, p);
+  else
+    run(gradient_sweep_kernel<T, false>, p.images * p.pieces, call.call.stream, p, turned_bytes<T>);
 }
 
 template <class T>
 void launch_resized_gradient(const Backward<T>& call, const ChunkRange& range) {
+  launch_shrink(call, range);
   ResizedGradientParams<T> p{};
   p.features = call.features;
   p.out = call.features_out;
@@ -200,7 +216,6 @@ void launch_resized_gradient(const Backward<T>& call, const ChunkRange& range) {
   p.targets = call.targets;
   p.pieces = divide_up(call.voxels, threads);
   p.cells = call.cells;
-  p.upstream = call.upstream;
   p.maps = maps_of(call, range);
   run(resized_gradient_kernel<T>, p.count * p.pieces, call.call.stream, p);
 }
