@@ -53,7 +53,8 @@ def cases(small: bool) -> Iterator[Case]:
         other = torch.float64 if dtype == "float64" else torch.float32
         pred = torch.rand(2, targets, *size, dtype=other) * 0.9 + 0.05
         mask = torch.rand(2, 1, *size, dtype=other) + 0.1
-        options = (groups, metric, 3.0, "linear", False, None)
+        temperature = 3.0 if metric == "cosine" else 1.0
+        options = (groups, metric, temperature, "linear", False, None)
         grad = torch.randn(2, groups, targets, *size, dtype=other)
         layout = "channels-last" if last else "rows"
         name = f"{feature_size or size} -> {size}, {channels} in {groups}, {dtype}, {metric}"
