@@ -35,6 +35,7 @@ SECTIONS = {
     "correctness": 120,
     "reproducible": 30,
     "values": 30,
+    "gradients": 60,
     "graph": 30,
     "streams": 30,
     "libraries": 30,
@@ -100,10 +101,11 @@ def run_section(name: str, dry_run: bool, small: bool) -> dict[str, Any]:
         return sanitizer(name, dry_run)
     if name == "environment":
         return environment(dry_run)
-    from gpu import correctness, timings
+    from gpu import correctness, timings, training
     from gpu.device import open_device
 
-    section = getattr(correctness, name, None) or getattr(timings, name)
+    modules = (correctness, timings, training)
+    section = next(getattr(module, name) for module in modules if hasattr(module, name))
     return section(open_device(dry_run), small)
 
 

@@ -44,7 +44,7 @@ if(found AND NOT problem)
   endif()
   message(STATUS "CUDA: nvcc ${CMAKE_CUDA_COMPILER_VERSION}, for ${CMAKE_CUDA_ARCHITECTURES}")
 
-  target_sources(protoseg PRIVATE cuda/engine.cu cuda/guide.cu cuda/guide_sizes.cu
+  target_sources(protoseg PRIVATE cuda/engine.cu cuda/gradients.cu cuda/guide.cu cuda/guide_sizes.cu
                                   cuda/score.cu)
   target_include_directories(protoseg PRIVATE cuda)
   # The runtime is linked in: the package imports without a driver and needs no toolkit.

@@ -1,10 +1,10 @@
 // The public functions of the CUDA side: validate, lay out the workspace, launch.
 #include <string>
 
+#include "call.hpp"
 #include "check.hpp"
 #include "group_sweep.hpp"
 #include "unit_sweep.hpp"
-#include "validate.hpp"
 
 #ifndef PROTOSEG_CUDA_ARCHITECTURES  // the build says
 #define PROTOSEG_CUDA_ARCHITECTURES "unknown"
@@ -46,13 +46,6 @@ std::string cuda_status() {
 namespace cuda {
 namespace {
 
-Sizes checked(const Guide& guide, const TensorView& features, const Options& options) {
-  const GuideState& state = *guide.state();
-  check_device(state);
-  validate_features(features, state.pred_view, options);
-  return {state, features, options};
-}
-
 // Takes what a task needs between kernels, as the task itself does.
 template <class T>
 std::size_t measure(const GuideState& guide, const Sizes& sizes, Task task, const Tuning& tuning) {
@@ -81,11 +74,7 @@ void with_problem(const Guide& guide, const TensorView& features, const Options&
   const Sizes sizes = checked(guide, features, options);
   const GuideState& state = *guide.state();
   const std::size_t bytes = measure(state, sizes, task, call.tuning);
-  if (call.workspace_bytes < bytes || (bytes > 0 && call.workspace == nullptr))
-    throw Error("the workspace must have " + std::to_string(bytes) +
-                " bytes, see workspace_bytes; got " + std::to_string(call.workspace_bytes) + ".");
-  if (reinterpret_cast<std::uintptr_t>(call.workspace) % memory_alignment != 0)
-    throw Error("the workspace must be aligned to 256 bytes.");
+  check_workspace(call, bytes);
   with_type(sizes.features.dtype, [&](auto type) {
     const Problem<decltype(type)> problem(state, sizes, call);
     Arena arena(call.workspace);
@@ -106,10 +95,18 @@ void start_counts(const Sizes& sizes, const GuideState& guide, const CountArrays
 }
 
 void write_map(const Guide& guide, const TensorView& features, const Options& options, Task task,
-               Sink sink, void* map, const Call& call) {
-  with_problem(guide, features, options, call, task, [&](const auto& problem, Arena& arena) {
-    project_groups(problem, arena, {sink, map, {}});
-  });
+               const SinkRequest& request, const Call& call) {
+  with_problem(guide, features, options, call, task,
+               [&](const auto& problem, Arena& arena) { project_groups(problem, arena, request); });
+}
+
+template <class T>
+void fill_tape(const Guide& guide, const TensorView& features, const Options& options,
+               const Tape<T>& tape, const Call& call) {
+  check_tape<T>(features);
+  const Sink sink = std::is_same_v<T, double> ? Sink::wide_margin : Sink::margin;
+  write_map(guide, features, options, Task::margin,
+            {sink, tape.margin, {}, tape.square, tape.prototypes}, call);
 }
 
 }  // namespace
@@ -158,17 +155,28 @@ void prototypes(const Guide& guide, const TensorView& features, const Options& o
 
 void segment(const Guide& guide, const TensorView& features, const Options& options,
              std::uint8_t* map, const Call& call) {
-  write_map(guide, features, options, Task::segment, Sink::map, map, call);
+  write_map(guide, features, options, Task::segment, {Sink::map, map, {}}, call);
 }
 
 void probability(const Guide& guide, const TensorView& features, const Options& options,
                  float* probability, const Call& call) {
-  write_map(guide, features, options, Task::probability, Sink::probability, probability, call);
+  write_map(guide, features, options, Task::probability, {Sink::probability, probability, {}},
+            call);
 }
 
 void probability(const Guide& guide, const TensorView& features, const Options& options,
                  double* probability, const Call& call) {
-  write_map(guide, features, options, Task::probability, Sink::wide_probability, probability, call);
+  write_map(guide, features, options, Task::probability, {Sink::wide_probability, probability, {}},
+            call);
+}
+
+void margin(const Guide& guide, const TensorView& features, const Options& options,
+            const Tape<float>& tape, const Call& call) {
+  fill_tape(guide, features, options, tape, call);
+}
+void margin(const Guide& guide, const TensorView& features, const Options& options,
+            const Tape<double>& tape, const Call& call) {
+  fill_tape(guide, features, options, tape, call);
 }
 
 }  // namespace cuda

@@ -54,5 +54,24 @@ void probability(const Guide&, const TensorView&, const Options&, double*, const
   not_compiled();
 }
 
+void margin(const Guide&, const TensorView&, const Options&, const Tape<float>&, const Call&) {
+  not_compiled();
+}
+void margin(const Guide&, const TensorView&, const Options&, const Tape<double>&, const Call&) {
+  not_compiled();
+}
+std::size_t backward_workspace_bytes(const Guide&, const TensorView&, const Options&,
+                                     const Gradients&, const Tuning&) {
+  not_compiled();
+}
+void margin_backward(const Guide&, const TensorView&, const Options&, const Tape<float>&,
+                     const float*, const Gradients&, const Call&) {
+  not_compiled();
+}
+void margin_backward(const Guide&, const TensorView&, const Options&, const Tape<double>&,
+                     const double*, const Gradients&, const Call&) {
+  not_compiled();
+}
+
 }  // namespace cuda
 }  // namespace protoseg

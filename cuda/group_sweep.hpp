@@ -3,6 +3,7 @@
 #pragma once
 
 #include "resize_map.cuh"
+#include "tape.cuh"
 #include "unit_sweep.hpp"
 
 namespace protoseg::cuda {
@@ -47,6 +48,8 @@ struct SinkRequest {
   Sink sink;
   void* map = nullptr;
   CountOutputs out{};
+  void* square = nullptr;        // of the margin: squared norms
+  double* prototypes = nullptr;  // of the margin: [N, T, C, 2], see Tape
 };
 
 // Groups [first, first + count) of all N x G, of a chunk that begins with group `origin`.
@@ -91,6 +94,7 @@ void launch_projection(const Problem<T>& problem, const GroupChunk& chunk, const
   p.metric = problem.options.metric;
   p.sink = request.sink;
   p.map = request.map;
+  p.square = request.square;
   p.references = problem.guide.references;
   p.out = request.out;
   const bool rows = problem.features.layout == Layout::rows;
@@ -140,6 +144,7 @@ void launch_resize_map(const Problem<T>& problem, const GroupChunk& chunk, const
   p.metric = problem.options.metric;
   p.sink = request.sink;
   p.map = request.map;
+  p.square = request.square;
   run_elements(resize_map_kernel<>, range.count * problem.cells.to.voxels(), problem.call.stream,
                p);
 }
@@ -159,6 +164,22 @@ void sink_resized(const Problem<T>& problem, const GroupChunk& chunk, const Grou
   }
 }
 
+// Keeps a chunk's prototypes for the backward pass.
+template <class T>
+void launch_tape(const Problem<T>& problem, const GroupChunk& chunk, const GroupRange& range,
+                 double* prototypes) {
+  TapeParams p{};
+  p.prototypes = chunk.prototypes;
+  p.first_group = range.first;
+  p.count = range.count;
+  p.groups = problem.groups;
+  p.group_channels = problem.group_channels;
+  p.targets = problem.targets;
+  p.out = prototypes;
+  run_elements(tape_kernel<>, range.count * problem.targets * problem.group_channels,
+               problem.call.stream, p);
+}
+
 template <class T>
 void project_groups(const Problem<T>& problem, Arena& arena, const SinkRequest& request) {
   const Device device = device_of(problem.guide, problem.call.tuning);
@@ -171,6 +192,7 @@ void project_groups(const Problem<T>& problem, Arena& arena, const SinkRequest& 
     const GroupRange range = {image * problem.groups, image * problem.groups,
                               images * problem.groups};
     launch_boundaries(problem, chunk, range, request.out);
+    if (request.prototypes != nullptr) launch_tape(problem, chunk, range, request.prototypes);
     if (problem.resized)
       sink_resized(problem, chunk, range, request);
     else

@@ -3,6 +3,7 @@
 #include <limits>
 #include <vector>
 
+#include "adjoint.hpp"
 #include "check.hpp"
 #include "grid.hpp"
 #include "guide.hpp"
@@ -33,10 +34,6 @@ bool pred_is_weights(const GuideState& guide) {
 }
 
 // ---- taps and cells ----------------------------------------------------------------------------
-
-struct AxisSizes {
-  std::int64_t n_in, n_out;
-};
 
 AxisTaps take_taps(Arena& arena, const AxisSizes& n) {
   AxisTaps taps;
@@ -137,19 +134,6 @@ void fill_bits(const GuideState& guide, const Cells& cells, const PackedPlanes& 
 }
 
 // ---- weights -----------------------------------------------------------------------------------
-
-void adjoint_axis(const AxisTaps& axis, std::int64_t outer, const AxisSizes& n, std::int64_t inner,
-                  const double* in, double* out, Stream stream) {
-  AdjointAxisParams p{};
-  p.axis = axis;
-  p.outer = outer;
-  p.n_out = n.n_out;
-  p.n_in = n.n_in;
-  p.inner = inner;
-  p.in = in;
-  p.out = out;
-  run_elements(adjoint_axis_kernel<>, outer * n.n_in * inner, stream, p);
-}
 
 // out [N, T, 2, from]: U^T (m p) and U^T (m (1 - p)), axis by axis, the last one first, which
 // leaves the least. A few planes at a time.

@@ -9,7 +9,20 @@
 
 namespace protoseg::cuda {
 
-enum class Sink : std::int32_t { counts, map, probability, wide_probability, projection };
+enum class Sink : std::int32_t {
+  counts,
+  map,
+  probability,
+  wide_probability,
+  projection,
+  margin,
+  wide_margin,
+};
+
+// Whether what a sink writes depends on norms.
+__device__ __forceinline__ bool takes_norms(Sink sink) {
+  return sink != Sink::counts && sink != Sink::map && sink != Sink::projection;
+}
 
 struct ProjectParams {
   Tensor features;
@@ -21,7 +34,8 @@ struct ProjectParams {
   const Boundary* boundary;  // [count, T]
   Metric metric;
   Sink sink;
-  void* map;  // [N, G, T, voxels] of the sink's type; a projection's is [count, T, voxels]
+  void* map;     // [N, G, T, voxels] of the sink's type; a projection's is [count, T, voxels]
+  void* square;  // [N, G, voxels] of the sink's type: squared norms; null: not asked for
   References references;
   CountOutputs out;
 };
@@ -140,12 +154,28 @@ struct Voxel<Sink::projection> {
   }
 };
 
+template <class T>
+struct MarginVoxel {
+  using Out = T;
+  static __device__ Out of(double projection, double square, Metric metric,
+                           const Boundary& boundary) {
+    if (!boundary.defined) return static_cast<Out>(NAN);
+    return static_cast<Out>(margin(projection, square, metric, boundary));
+  }
+};
+template <>
+struct Voxel<Sink::margin> : MarginVoxel<float> {};
+template <>
+struct Voxel<Sink::wide_margin> : MarginVoxel<double> {};
+
 // Calls f(Voxel<sink>{}) of a sink that writes a map.
 template <class F>
 __device__ __forceinline__ void with_voxel(Sink sink, F f) {
   if (sink == Sink::map) return f(Voxel<Sink::map>{});
   if (sink == Sink::probability) return f(Voxel<Sink::probability>{});
   if (sink == Sink::wide_probability) return f(Voxel<Sink::wide_probability>{});
+  if (sink == Sink::margin) return f(Voxel<Sink::margin>{});
+  if (sink == Sink::wide_margin) return f(Voxel<Sink::wide_margin>{});
   f(Voxel<Sink::projection>{});
 }
 
@@ -185,6 +215,11 @@ __device__ __forceinline__ void write_projection(const ProjectParams& p, const P
     for (int k = 0; k < Projection<T>::count; ++k)
       value[k] = voxel.of(projection.sum[t][k], projection.square[k], p.metric, boundary);
     store_step(static_cast<Out*>(p.map) + at, v, task.n, value);
+    if (p.square == nullptr || target > 0) return;
+#pragma unroll
+    for (int k = 0; k < Projection<T>::count; ++k)
+      value[k] = static_cast<Out>(projection.square[k]);
+    store_step(static_cast<Out*>(p.square) + group * voxels + task.first, v, task.n, value);
   });
 }
 
@@ -210,8 +245,7 @@ template <class T>
 __global__ void __launch_bounds__(threads, 3) project_kernel(ProjectParams p) {
   PROTOSEG_SHARED(unsigned, counts, project_targets* counts_of_pair);
   const std::int64_t voxels = p.features.extent.voxels();
-  const bool squares =
-      needs_square(p.metric) && (p.sink == Sink::probability || p.sink == Sink::wide_probability);
+  const bool squares = needs_square(p.metric) && takes_norms(p.sink);
   for (std::int64_t i = blockIdx.x; i < p.count * p.pieces; i += gridDim.x) {
     const std::int64_t group = p.first_group + i / p.pieces,
                        first = i % p.pieces * project_voxels<T>;

@@ -21,7 +21,8 @@ struct ResizeMapParams {
   Tensor features;  // for norms, which do not commute with resizing
   Metric metric;
   Sink sink;
-  void* map;  // [N, G, T, *size]
+  void* map;     // [N, G, T, *size]
+  void* square;  // [N, G, *size]: squared norms; null: not asked for
 };
 
 // Where an output voxel lies between feature voxels.
@@ -74,7 +75,7 @@ template <class = void>
 __global__ void __launch_bounds__(threads, 2) resize_map_kernel(ResizeMapParams p) {
   const Divisor voxels = p.voxels;
   const std::int64_t from = p.cells.from.voxels();
-  const bool squares = needs_square(p.metric) && p.sink != Sink::map;
+  const bool squares = needs_square(p.metric) && takes_norms(p.sink);
   for (std::int64_t i = blockIdx.x * static_cast<std::int64_t>(threads) + threadIdx.x;
        i < p.count * voxels; i += static_cast<std::int64_t>(gridDim.x) * threads) {
     const std::int64_t k = i / voxels, voxel = i - k * voxels, group = p.first_group + k;
@@ -89,6 +90,8 @@ __global__ void __launch_bounds__(threads, 2) resize_map_kernel(ResizeMapParams 
         using Out = typename decltype(out)::Out;
         static_cast<Out*>(p.map)[(group * p.targets + target) * voxels + voxel] =
             out.of(value, square, p.metric, p.boundary[k * p.targets + target]);
+        if (p.square != nullptr && target == 0)
+          static_cast<Out*>(p.square)[group * voxels + voxel] = static_cast<Out>(square);
       });
     }
   }

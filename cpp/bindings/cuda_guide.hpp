@@ -15,6 +15,7 @@
 #include "array.hpp"
 #include "options.hpp"
 #include "protoseg/cuda.hpp"
+#include "tape.hpp"
 
 namespace protoseg_python {
 
@@ -159,6 +160,32 @@ class PyCudaGuide {
     return write_probability<float>("float32", call, options);
   }
 
+  // As PyGuide's, on the device.
+  py::tuple margin_tape(const py::object& features, const Options& options,
+                        std::uintptr_t stream) const {
+    const CallInProgress call(*this, features, options, cuda::Task::margin, stream);
+    if (call.features.view.dtype == DType::float64)
+      return fill_tape<double>("float64", call, options);
+    return fill_tape<float>("float32", call, options);
+  }
+
+  void margin_backward(const py::object& features, const Options& options, const py::object& margin,
+                       const py::object& prototypes, const py::object& square,
+                       const py::object& grad, const py::object& features_grad,
+                       const py::object& pred_grad, const py::object& mask_grad,
+                       std::uintptr_t stream) const {
+    const GivenGradients out(features_grad, pred_grad, mask_grad, dlpack::cuda);
+    const GivenTape tape = {margin, prototypes, square, grad};
+    const protoseg::Gradients wanted = out.get();
+    const CallInProgress call(*this, features, stream, [&](const TensorView& view) {
+      return cuda::backward_workspace_bytes(*guide_, view, options, wanted, tuning_);
+    });
+    if (call.features.view.dtype == DType::float64)
+      backward<double>(call, options, tape, wanted);
+    else
+      backward<float>(call, options, tape, wanted);
+  }
+
   void check(std::uintptr_t stream) const {
     const py::gil_scoped_release release;
     guide_->check(stream_of(stream));
@@ -186,11 +213,17 @@ class PyCudaGuide {
   struct CallInProgress {
     CallInProgress(const PyCudaGuide& guide, const py::object& object, const Options& options,
                    cuda::Task task, std::uintptr_t stream)
+        : CallInProgress(guide, object, stream, [&](const TensorView& view) {
+            return cuda::workspace_bytes(*guide.guide_, view, options, task, guide.tuning_);
+          }) {}
+    // bytes(view of the features): how large the workspace must be
+    template <class Bytes>
+    CallInProgress(const PyCudaGuide& guide, const py::object& object, std::uintptr_t stream,
+                   Bytes bytes)
         : features(borrow("features", object, dlpack::cuda)) {
       call.stream = stream_of(stream);
       call.tuning = guide.tuning_;
-      call.workspace_bytes =
-          cuda::workspace_bytes(*guide.guide_, features.view, options, task, call.tuning);
+      call.workspace_bytes = bytes(features.view);
       if (call.workspace_bytes == 0) return;
       workspace =
           device_array(guide.memory(), {static_cast<std::int64_t>(call.workspace_bytes)}, "uint8");
@@ -231,6 +264,41 @@ class PyCudaGuide {
       cuda::probability(*guide_, call.features.view, options, out, call.call);
     }
     return map;
+  }
+
+  template <class T>
+  py::tuple fill_tape(const char* dtype, const CallInProgress& call, const Options& options) const {
+    const TensorView& features = call.features.view;
+    Shape squares = map_shape(options);
+    if (protoseg::needs_square(features, options))
+      squares.erase(squares.begin() + 2);
+    else
+      squares = {0};
+    const py::object margin = device_array(memory(), map_shape(options), dtype);
+    const py::object square = device_array(memory(), squares, dtype);
+    const py::object prototypes = device_array(
+        memory(), {guide_->images(), guide_->targets(), features.shape[1], 2}, "float64");
+    const protoseg::Tape<T> tape = {
+        device_pointer<T>(memory(), margin), device_pointer<double>(memory(), prototypes),
+        squares.size() > 1 ? device_pointer<T>(memory(), square) : nullptr};
+    {
+      const py::gil_scoped_release release;
+      cuda::margin(*guide_, features, options, tape, call.call);
+    }
+    return py::make_tuple(margin, prototypes, square);
+  }
+
+  template <class T>
+  void backward(const CallInProgress& call, const Options& options, const GivenTape& given,
+                const protoseg::Gradients& out) const {
+    const TensorView& features = call.features.view;
+    const std::int64_t images = guide_->images(), targets = guide_->targets();
+    const TapeSizes sizes = {images * options.groups, targets, count_of(guide_->size()),
+                             images * targets * features.shape[1] * 2};
+    const BorrowedTape<T> tape(given, sizes, protoseg::needs_square(features, options),
+                               dlpack::cuda);
+    const py::gil_scoped_release release;
+    cuda::margin_backward(*guide_, features, options, tape.tape, tape.grad, out, call.call);
   }
 
   Shape group_shape(const Options& options) const {

@@ -159,21 +159,12 @@ class PyGuide {
                        const py::object& grad, const py::object& features_grad,
                        const py::object& pred_grad, const py::object& mask_grad) const {
     const Borrowed array = borrow("features", features);
-    std::optional<Borrowed> outputs[3];
-    const py::object* given[3] = {&features_grad, &pred_grad, &mask_grad};
-    protoseg::MutableView views[3];
-    for (int i = 0; i < 3; ++i) {
-      if (given[i]->is_none()) continue;
-      outputs[i] = borrow("a gradient", *given[i]);
-      static_cast<TensorView&>(views[i]) = outputs[i]->view;
-    }
-    const protoseg::Gradients out = {outputs[0] ? &views[0] : nullptr,
-                                     outputs[1] ? &views[1] : nullptr,
-                                     outputs[2] ? &views[2] : nullptr};
+    const GivenTape tape = {margin, prototypes, square, grad};
+    const GivenGradients out(features_grad, pred_grad, mask_grad, dlpack::cpu);
     if (array.view.dtype == DType::float64)
-      backward<double>(array.view, options, margin, prototypes, square, grad, out);
+      backward<double>(array.view, options, tape, out.get());
     else
-      backward<float>(array.view, options, margin, prototypes, square, grad, out);
+      backward<float>(array.view, options, tape, out.get());
   }
 
   py::tuple size() const { return py::tuple(py::cast(guide_->size())); }
@@ -210,43 +201,17 @@ class PyGuide {
     return py::make_tuple(margin, prototypes, square);
   }
 
-  // An array of the tape: contiguous, of T and of n elements.
   template <class T>
-  static T* tape_array(const char* name, const Borrowed& array, std::int64_t n) {
-    const TensorView& view = array.view;
-    std::int64_t elements = 1, stride = 1;
-    bool contiguous = true;
-    for (int axis = view.rank - 1; axis >= 0; --axis) {
-      contiguous = contiguous && (view.shape[axis] == 1 || view.strides[axis] == stride);
-      stride *= view.shape[axis];
-      elements *= view.shape[axis];
-    }
-    if (elements != n || !contiguous ||
-        view.dtype != (sizeof(T) == 4 ? DType::float32 : DType::float64))
-      throw Error(std::string(name) + " is not what margin_tape returned, or its like.");
-    return static_cast<T*>(const_cast<void*>(view.data));
-  }
-
-  template <class T>
-  void backward(const TensorView& features, const Options& options, const py::object& margin,
-
-                const py::object& prototypes, const py::object& square, const py::object& grad,
+  void backward(const TensorView& features, const Options& options, const GivenTape& given,
                 const protoseg::Gradients& out) const {
-    std::int64_t size = checked_size(features, options);
-    for (const std::int64_t extent : guide_->size()) size *= extent;
-    const bool squares = protoseg::needs_square(features, options);
-    const Borrowed arrays[4] = {
-        squares ? borrow("margin", margin) : Borrowed{}, borrow("prototypes", prototypes),
-        squares ? borrow("square", square) : Borrowed{}, borrow("grad", grad)};
     const std::int64_t targets = guide_->targets();
-    const protoseg::Tape<T> tape = {
-        squares ? tape_array<T>("margin", arrays[0], size * targets) : nullptr,
-        tape_array<double>("prototypes", arrays[1],
-                           guide_->images() * targets * features.shape[1] * 2),
-        squares ? tape_array<T>("square", arrays[2], size) : nullptr};
-    const T* upstream = tape_array<T>("grad", arrays[3], size * targets);
+    TapeSizes sizes = {checked_size(features, options), targets, 1,
+                       guide_->images() * targets * features.shape[1] * 2};
+    for (const std::int64_t extent : guide_->size()) sizes.voxels *= extent;
+    const BorrowedTape<T> tape(given, sizes, protoseg::needs_square(features, options),
+                               dlpack::cpu);
     const py::gil_scoped_release release;
-    protoseg::margin_backward(*guide_, features, options, tape, upstream, out);
+    protoseg::margin_backward(*guide_, features, options, tape.tape, tape.grad, out);
   }
 
   py::tuple count_arrays(const std::vector<protoseg::Counts>& counts,
@@ -370,6 +335,12 @@ PYBIND11_MODULE(_core, m) {
            py::arg("stream"))
       .def("probability", &PyCudaGuide::probability, py::arg("features"), py::arg("options"),
            py::arg("stream"))
+      .def("margin_tape", &PyCudaGuide::margin_tape, py::arg("features"), py::arg("options"),
+           py::arg("stream"))
+      .def("margin_backward", &PyCudaGuide::margin_backward, py::arg("features"),
+           py::arg("options"), py::arg("margin"), py::arg("prototypes"), py::arg("square"),
+           py::arg("grad"), py::arg("features_grad"), py::arg("pred_grad"), py::arg("mask_grad"),
+           py::arg("stream"))
       .def("check", &PyCudaGuide::check, py::arg("stream"))
       .def("set_tuning", &PyCudaGuide::set_tuning, py::arg("strategy"), py::arg("cluster"),
            py::arg("units"), py::arg("cache_bytes"))
@@ -384,6 +355,8 @@ PYBIND11_MODULE(_core, m) {
         py::arg("defined").noconvert(), py::arg("empty"));
   m.def("cuda_score", &cuda_score, py::arg("name"), py::arg("counts"), py::arg("shape"),
         py::arg("empty"), py::arg("memory"), py::arg("stream"));
+  m.def("cuda_compiled", &protoseg::cuda_compiled,
+        "Whether this build has the CUDA engine; asks no driver.");
   m.def(
       "cuda_available", [] { return protoseg::cuda_available(); },
       "Whether a CUDA device can be used; build_config()[\"cuda\"] says why not.");

@@ -32,10 +32,8 @@ class ChannelShrink {
     for (std::int64_t slice = 0; slice < to.n[0]; ++slice)
       for (std::int64_t row = 0; row < to.n[1]; ++row, shrink += to.n[2]) {
         resizer_(slice, row, feature_row, row_.get());
-        for (std::int64_t i = 0; i < to.n[2]; ++i) {
-          // Where nothing comes down, not even 0 times NaN does.
-          row_[i] = shrink[i] == T{0} ? 0.0 : row_[i] * -static_cast<double>(shrink[i]);
-        }
+        for (std::int64_t i = 0; i < to.n[2]; ++i)
+          row_[i] = shrunk(-static_cast<double>(shrink[i]), row_[i]);
         reduce_columns();
         spread(slice, row);
       }

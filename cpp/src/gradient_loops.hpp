@@ -1,6 +1,7 @@
 // Inner loops of the backward pass. Part of kernels.cpp, compiled once per instruction set.
 #pragma once
 
+#include "protoseg/rule_gradient.hpp"
 #include "reading.hpp"
 
 namespace protoseg {
@@ -30,9 +31,7 @@ void shrink(StoredRow f, const T* factor, std::int64_t n, T* out) {
   with_row_of<T>(f.dtype, [=](auto element) {
     using E = decltype(element);
     const auto* x = static_cast<const typename E::Type*>(f.data);
-    // Where nothing comes down, not even 0 times NaN does.
-    for (std::int64_t i = 0; i < n; ++i)
-      out[i] -= factor[i] == T{0} ? T{0} : factor[i] * E::template read<T>(x[i]);
+    for (std::int64_t i = 0; i < n; ++i) out[i] -= shrunk(factor[i], E::template read<T>(x[i]));
   });
 }
 

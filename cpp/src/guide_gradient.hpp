@@ -80,7 +80,7 @@ class GuideGradient {
       for (std::int64_t i = 0; i < n; ++i) {
         const double positive = side[i] - constant[0];
         const double difference = both ? positive - (side[pitch + i] - constant[1]) : positive;
-        pred_out_[i] = mask != nullptr ? mask[i] * difference : difference;
+        pred_out_[i] = mask != nullptr ? pred_gradient(mask[i], difference) : difference;
       }
       if (guide.binarize) std::fill_n(pred_out_.get(), n, 0.0);  // pred > threshold is a step
       write(problem_.kernels, plane_of(*out_.pred, image, target), first, n, pred_out_.get());
@@ -93,8 +93,7 @@ class GuideGradient {
                    const double* side, std::int64_t pitch, const double* constant) {
     problem_.guide.read_pred(problem_.kernels, image, target, first, n, pred_.get());
     for (std::int64_t i = 0; i < n; ++i)
-      mask_out_[i] +=
-          pred_[i] * (side[i] - constant[0]) + (1.0 - pred_[i]) * (side[pitch + i] - constant[1]);
+      mask_out_[i] += mask_gradient(pred_[i], side[i] - constant[0], side[pitch + i] - constant[1]);
   }
 
   const Problem<T>& problem_;

@@ -93,6 +93,20 @@ class CudaGuide:
     ) -> tuple[Any, Any, Any, Any]: ...
     def segment(self, features: Any, options: Options, stream: int) -> Any: ...
     def probability(self, features: Any, options: Options, stream: int) -> Any: ...
+    def margin_tape(self, features: Any, options: Options, stream: int) -> tuple[Any, Any, Any]: ...
+    def margin_backward(
+        self,
+        features: Any,
+        options: Options,
+        margin: Any,
+        prototypes: Any,
+        square: Any,
+        grad: Any,
+        features_grad: Any,
+        pred_grad: Any,
+        mask_grad: Any,
+        stream: int,
+    ) -> None: ...
     def check(self, stream: int) -> None: ...
     def set_tuning(self, strategy: int, cluster: int, units: int, cache_bytes: int) -> None: ...
     @property
@@ -122,6 +136,9 @@ def cuda_score(
     memory: DeviceMemory,
     stream: int,
 ) -> Any: ...
+def cuda_compiled() -> bool:
+    """Whether this build has the CUDA engine; asks no driver."""
+
 def cuda_available() -> bool:
     """Whether a CUDA device can be used; ``build_config()["cuda"]`` says why not."""
 

@@ -75,6 +75,15 @@ class CudaGuide:
         """As of `_core.Guide`."""
         return self._call("probability", features, options)
 
+    def margin_tape(self, features: Any, options: _core.Options) -> tuple[Any, ...]:
+        """As of `_core.Guide`."""
+        tape: tuple[Any, ...] = self._call("margin_tape", features, options)
+        return tape
+
+    def margin_backward(self, *arguments: Any) -> None:
+        """As of `_core.Guide`."""
+        self._call("margin_backward", *arguments)
+
     def check(self) -> None:
         """Wait for the device, and raise what was found wrong with the values."""
         self._call("check")

@@ -19,12 +19,21 @@ from torch import Tensor
 from protoseg_fast import _formula
 from protoseg_fast._arrays import inspect
 from protoseg_fast.guide import Guide
-from protoseg_fast.torch_ops import DEVICES, OPTIONS, core_options, gradients_like
+from protoseg_fast.torch_ops import (
+    DEVICES,
+    OPTIONS,
+    as_tensor,
+    core_options,
+    flat,
+    gradients_like,
+)
 
 __all__ = ["soft_counts"]
 
 _MAP_BYTES = 4 << 20
-"""Bytes of the probability maps that are worked on at a time."""
+"""Bytes of the probability maps that are worked on at a time, within the caches of a CPU."""
+_ON_GPU = 16
+"""Times as many on a GPU, to keep it busy."""
 
 torch.library.define(
     "protoseg_fast::soft_counts",
@@ -78,7 +87,7 @@ class _Chunk(NamedTuple):
     groups: slice
     channels: slice
     options: Any  # _core.Options
-    tape: tuple[Any, ...]
+    tape: tuple[Tensor, ...]
     margin: Tensor  # (N, groups of the chunk, T, voxels)
 
 
@@ -87,21 +96,21 @@ def _chunks(
 ) -> Iterator[_Chunk]:
     if groups < 1 or features.shape[1] % groups:  # the engine says what is wrong
         whole = inspect("features", features)
-        guide._on_cpu.margin_tape(whole.exported, core_options(groups, *options[1:5]))
+        guide._core.margin_tape(whole.exported, core_options(groups, *options[1:5]))
     width = features.shape[1] // groups
-    step = max(1, min(groups, _MAP_BYTES // (4 * pred.numel())))
+    most_bytes = _MAP_BYTES * (_ON_GPU if features.is_cuda else 1)
+    step = max(1, min(groups, most_bytes // (4 * pred.numel())))
     for first in range(0, groups, step):
         chosen = slice(first, min(groups, first + step))
         channels = slice(first * width, chosen.stop * width)
         wanted = core_options(chosen.stop - first, *options[1:5])
         array = inspect("features", features[:, channels])
-        tape = guide._on_cpu.margin_tape(array.exported, wanted)
-        margin = torch.from_numpy(tape[0]).flatten(3)
-        yield _Chunk(chosen, channels, wanted, tape, margin)
+        tape = tuple(as_tensor(x) for x in guide._core.margin_tape(array.exported, wanted))
+        yield _Chunk(chosen, channels, wanted, tape, tape[0].flatten(3))
 
 
-@torch.library.impl("protoseg_fast::soft_counts", "cpu")
-def _soft_counts_cpu(
+@torch.library.impl("protoseg_fast::soft_counts", ("cpu", "cuda"))
+def _soft_counts(
     features: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
     guide = Guide(pred, target, mask, binarize=options[-1])
@@ -126,8 +135,8 @@ def _soft_counts_fake(
     )
 
 
-@torch.library.impl("protoseg_fast::soft_counts_backward", "cpu")
-def _soft_counts_backward_cpu(
+@torch.library.impl("protoseg_fast::soft_counts_backward", ("cpu", "cuda"))
+def _soft_counts_backward(
     tp_grad: Tensor,
     predicted_grad: Tensor,
     features: Tensor,
@@ -147,13 +156,14 @@ def _soft_counts_backward_cpu(
     for chunk in _chunks(guide, features, pred, rest[0], rest):
         grads = tuple(g[:, chunk.groups, :, None].to(dtype) for g in (tp_grad, predicted_grad))
         probability, grad = _margin_gradient(chunk.margin, weights, grads)
-        guide._on_cpu.margin_backward(
+        values, prototypes, square = (flat(x) for x in chunk.tape)
+        guide._core.margin_backward(
             inspect("features", features[:, chunk.channels]).exported,
             chunk.options,
-            chunk.tape[0].reshape(-1),
-            chunk.tape[1].reshape(-1),
-            chunk.tape[2].reshape(-1),
-            grad.view(-1).numpy(),
+            values,
+            prototypes,
+            square,
+            flat(grad),
             inspect("gradient", out[0][:, chunk.channels]).exported if needed[0] else None,
             *(
                 inspect("gradient", part).exported if need else None

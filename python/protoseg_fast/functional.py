@@ -221,7 +221,7 @@ def _traced_by_torch(*arrays: Any) -> bool:
     if torch is None:
         return False
     given = [x for x in arrays if x is not None]
-    if not all(isinstance(x, torch.Tensor) and x.is_cpu for x in given):
+    if not all(isinstance(x, torch.Tensor) and (x.is_cpu or x.is_cuda) for x in given):
         return False
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     transformed = torch._C._are_functorch_transforms_active()

@@ -230,15 +230,6 @@ class Guide:
         return Prototypes._from_core(self._core.prototypes(array.exported, options), self._kind)
 
     @property
-    def _on_cpu(self) -> _core.Guide:
-        """For what the CUDA engine does not do."""
-        if isinstance(self._core, CudaGuide):
-            raise TypeError(
-                "Compiled gradients are for tensors in CPU memory, but the guide is on a GPU."
-            )
-        return self._core
-
-    @property
     def size(self) -> tuple[int, ...]:
         """The 1 to 3 spatial extents of pred, target and mask."""
         return self._core.size

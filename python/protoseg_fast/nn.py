@@ -19,10 +19,10 @@ class ProtoSeg(nn.Module):
 
     Averages the features under pred and under 1 - pred, and returns the two-way softmax of the
     negative squared distances to the two prototypes (He et al. 2023, arXiv:2212.09206, and their
-    published code). CPU tensors go through the compiled operator
+    published code). CPU and CUDA tensors go through the compiled operator
     ``torch.ops.protoseg_fast.margin``, forward and backward, which keeps nothing of the features'
-    size. CUDA tensors without gradients go through the engine, with gradients, as on other devices,
-    through matrix products that keep one temporary of that size. Works under
+    size; tensors on other devices, or on CUDA where the build has no engine for it, through matrix
+    products that keep one temporary of that size. Works under
     torch.compile (fullgraph), torch.export and autocast; has no parameters and an empty state_dict.
     torch.jit.script is refused: use torch.export.
 

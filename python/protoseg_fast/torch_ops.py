@@ -1,8 +1,9 @@
 """PyTorch operators: the engine under autograd, torch.compile and torch.export. Imports torch.
 
-``torch.ops.protoseg_fast.margin`` and its backward are registered for the CPU in plain Python; they
-call the compiled engine over DLPack. To add a device, register its kernels for the two operators
-with ``torch.library.impl`` and name it in `DEVICES`.
+``torch.ops.protoseg_fast.margin`` and its backward are registered for the CPU and for CUDA in plain
+Python; they call the compiled engine over DLPack, on CUDA on the current stream and with memory of
+torch's allocator. To add a device, register its kernels for the operators with
+``torch.library.impl`` and name it in `DEVICES`.
 
 Autocast: the operators take features of every floating dtype as they are and accumulate float16 and
 bfloat16 in float32, so no autocast rule casts anything, and the margin is always float32 (float64
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,9 +26,17 @@ from protoseg_fast import _core, _formula
 from protoseg_fast._arrays import inspect
 from protoseg_fast.guide import Groups, Guide, _core_options, _group_count, _number
 
-__all__ = ["DEVICES", "OPTIONS", "core_options", "gradients_like", "margin"]
+__all__ = [
+    "DEVICES",
+    "OPTIONS",
+    "as_tensor",
+    "core_options",
+    "flat",
+    "gradients_like",
+    "margin",
+]
 
-DEVICES = ("cpu",)
+DEVICES = ("cpu", "cuda") if _core.cuda_compiled() else ("cpu",)
 """Device types that the operators have kernels for."""
 
 OPTIONS = (
@@ -109,8 +119,19 @@ def core_options(
     return _core_options(groups, metric, interpolation, align_corners, temperature)
 
 
-@torch.library.impl("protoseg_fast::margin", "cpu")
-def _margin_cpu(
+def as_tensor(array: Any) -> Tensor:
+    """A result of the engine: NumPy's on the CPU, already torch's on CUDA."""
+    tensor: Tensor = torch.from_numpy(array) if isinstance(array, np.ndarray) else array
+    return tensor
+
+
+def flat(tensor: Tensor) -> Any:
+    """A tape for the engine, where arrays have at most five axes and these are contiguous."""
+    return inspect("tape", tensor.contiguous().view(-1)).exported
+
+
+@torch.library.impl("protoseg_fast::margin", ("cpu", "cuda"))
+def _margin(
     features: Tensor,
     pred: Tensor,
     mask: Tensor | None,
@@ -123,8 +144,8 @@ def _margin_cpu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     guide = Guide(pred, None, mask, binarize=binarize)
     options = core_options(groups, metric, temperature, interpolation, align_corners)
-    tape = guide._on_cpu.margin_tape(inspect("features", features).exported, options)
-    values, prototypes, square = (torch.from_numpy(array) for array in tape)
+    tape = guide._core.margin_tape(inspect("features", features).exported, options)
+    values, prototypes, square = (as_tensor(array) for array in tape)
     return values, prototypes, square
 
 
@@ -143,8 +164,8 @@ def _margin_fake(
     )
 
 
-@torch.library.impl("protoseg_fast::margin_backward", "cpu")
-def _margin_backward_cpu(
+@torch.library.impl("protoseg_fast::margin_backward", ("cpu", "cuda"))
+def _margin_backward(
     grad: Tensor,
     features: Tensor,
     pred: Tensor,
@@ -162,22 +183,17 @@ def _margin_backward_cpu(
 ) -> tuple[Tensor, Tensor, Tensor]:
     guide = Guide(pred, None, mask, binarize=binarize)
     out = gradients_like(features, pred, mask, needed)
-    # Flat: an array has at most five axes for the engine, and these are contiguous.
-    tape = (values, prototypes, square, grad)
-    margin, prototype, squares, upstream = (
-        inspect("tape", x.contiguous().view(-1)).exported for x in tape
-    )
     features_grad, pred_grad, mask_grad = (
         inspect("gradient", x).exported if need else None
         for x, need in zip(out, needed, strict=True)
     )
-    guide._on_cpu.margin_backward(
+    guide._core.margin_backward(
         inspect("features", features).exported,
         core_options(groups, metric, temperature, interpolation, align_corners),
-        margin,
-        prototype,
-        squares,
-        upstream,
+        flat(values),
+        flat(prototypes),
+        flat(square),
+        flat(grad),
         features_grad,
         pred_grad,
         mask_grad,

@@ -16,8 +16,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 SECTIONS = (
-    *("environment", "correctness", "reproducible", "values", "graph", "streams", "libraries"),
-    *("bandwidth", "sweeps", "network", "racecheck", "peers", "strategies"),
+    *("environment", "correctness", "reproducible", "values", "gradients", "graph", "streams"),
+    *("libraries", "bandwidth", "sweeps", "network", "racecheck", "peers", "strategies"),
 )
 
 

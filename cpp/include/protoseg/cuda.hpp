@@ -24,6 +24,7 @@
 #include <vector>
 
 #include "protoseg/engine.hpp"
+#include "protoseg/gradients.hpp"
 #include "protoseg/tensor.hpp"
 
 namespace protoseg {
@@ -110,7 +111,7 @@ struct Call {
   Tuning tuning{};
 };
 
-enum class Task : std::int32_t { sa_counts, prototypes, segment, probability };
+enum class Task : std::int32_t { sa_counts, prototypes, segment, probability, margin };
 std::size_t workspace_bytes(const Guide& guide, const TensorView& features, const Options& options,
                             Task task, const Tuning& tuning = {});
 
@@ -149,6 +150,29 @@ void probability(const Guide& guide, const TensorView& features, const Options& 
                  float* probability, const Call& call);
 void probability(const Guide& guide, const TensorView& features, const Options& options,
                  double* probability, const Call& call);
+
+// The margin for training, and its gradients: as in gradients.hpp, on the device.
+
+// Fills the tape; square must be there if `needs_square`.
+void margin(const Guide& guide, const TensorView& features, const Options& options,
+            const Tape<float>& tape, const Call& call);
+void margin(const Guide& guide, const TensorView& features, const Options& options,
+            const Tape<double>& tape, const Call& call);
+
+// Workspace of margin_backward for the gradients asked for; their memory is not looked at.
+std::size_t backward_workspace_bytes(const Guide& guide, const TensorView& features,
+                                     const Options& options, const Gradients& wanted,
+                                     const Tuning& tuning = {});
+
+// Unlike on the CPU, the gradient of the features must have their dtype. Rows and channels-last are
+// written as fast as memory goes, other strides slower. `Guide::check` is not asked: gradients of a
+// guide with unacceptable values are NaN.
+void margin_backward(const Guide& guide, const TensorView& features, const Options& options,
+                     const Tape<float>& tape, const float* grad, const Gradients& out,
+                     const Call& call);
+void margin_backward(const Guide& guide, const TensorView& features, const Options& options,
+                     const Tape<double>& tape, const double* grad, const Gradients& out,
+                     const Call& call);
 
 }  // namespace cuda
 }  // namespace protoseg

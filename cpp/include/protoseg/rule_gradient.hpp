@@ -33,36 +33,67 @@ struct ChannelGradient {
   double negative;   // B_c = dL/db_c
 };
 
-// A group of channels at its prototypes p [channels]; sum [channels]: sum_x along(x) (v_c(x) -
-// reference_c), total: sum_x along(x). `gradient` [channels] is written.
+// What the gradients of a group's prototypes need to know of all its channels together. Parts add
+// up.
+struct PrototypeSums {
+  double a_square = 0.0, b_square = 0.0, a_dot = 0.0, b_dot = 0.0;
+};
+
+// sum: sum_x along(x) (v_c(x) - reference_c), total: sum_x along(x).
+[[maybe_unused]] PROTOSEG_INLINE void add_channel(PrototypeSums* sums, const ChannelPrototypes& p,
+                                                  double sum, double total) {
+  const double a = p.reference + p.positive, b = p.reference + p.negative;
+  const double f = sum + p.reference * total;
+  sums->a_square += a * a;
+  sums->b_square += b * b;
+  sums->a_dot += a * f;
+  sums->b_dot += b * f;
+}
+
+// `sums` is looked at for the cosine metric only.
+[[maybe_unused]] PROTOSEG_INLINE ChannelGradient channel_gradient(const PrototypeSums& sums,
+                                                                  const ChannelPrototypes& p,
+                                                                  Metric metric, double sum,
+                                                                  double total) {
+  if (metric == Metric::euclidean)
+    return {2.0 * (p.positive - p.negative), 2.0 * (sum - p.positive * total),
+            -2.0 * (sum - p.negative * total)};
+  const double a_scale = sums.a_square > 0.0 ? 1.0 / std::sqrt(sums.a_square) : 0.0;
+  const double b_scale = sums.b_square > 0.0 ? 1.0 / std::sqrt(sums.b_square) : 0.0;
+  const double a = (p.reference + p.positive) * a_scale;
+  const double b = (p.reference + p.negative) * b_scale;
+  const double f = sum + p.reference * total;
+  return {a - b, (f - a * (sums.a_dot * a_scale)) * a_scale,
+          -(f - b * (sums.b_dot * b_scale)) * b_scale};
+}
+
+// A group of channels at its prototypes p [channels], with the sums [channels] and the total above;
+// `gradient` [channels] is written.
 [[maybe_unused]] PROTOSEG_INLINE void group_gradient(const ChannelPrototypes* p,
                                                      std::int64_t channels, Metric metric,
                                                      const double* sum, double total,
                                                      ChannelGradient* gradient) {
-  if (metric == Metric::euclidean) {
-    for (std::int64_t c = 0; c < channels; ++c)
-      gradient[c] = {2.0 * (p[c].positive - p[c].negative), 2.0 * (sum[c] - p[c].positive * total),
-                     -2.0 * (sum[c] - p[c].negative * total)};
-    return;
-  }
-  double a_square = 0.0, b_square = 0.0, a_dot = 0.0, b_dot = 0.0;
-  for (std::int64_t c = 0; c < channels; ++c) {
-    const double a = p[c].reference + p[c].positive, b = p[c].reference + p[c].negative;
-    const double f = sum[c] + p[c].reference * total;
-    a_square += a * a;
-    b_square += b * b;
-    a_dot += a * f;
-    b_dot += b * f;
-  }
-  const double a_scale = a_square > 0.0 ? 1.0 / std::sqrt(a_square) : 0.0;
-  const double b_scale = b_square > 0.0 ? 1.0 / std::sqrt(b_square) : 0.0;
-  for (std::int64_t c = 0; c < channels; ++c) {
-    const double a = (p[c].reference + p[c].positive) * a_scale;
-    const double b = (p[c].reference + p[c].negative) * b_scale;
-    const double f = sum[c] + p[c].reference * total;
-    gradient[c] = {a - b, (f - a * (a_dot * a_scale)) * a_scale,
-                   -(f - b * (b_dot * b_scale)) * b_scale};
-  }
+  PrototypeSums sums;
+  for (std::int64_t c = 0; metric != Metric::euclidean && c < channels; ++c)
+    add_channel(&sums, p[c], sum[c], total);
+  for (std::int64_t c = 0; c < channels; ++c)
+    gradient[c] = channel_gradient(sums, p[c], metric, sum[c], total);
+}
+
+// What a voxel's features send back to themselves through their norm. Where nothing comes down, not
+// even 0 times NaN does.
+template <class T>
+PROTOSEG_INLINE T shrunk(T shrink, T value) {
+  return shrink == T{0} ? T{0} : shrink * value;
+}
+
+// A voxel's guide, given q+ and q-: dL/dp from their difference, and what a target adds to dL/dm.
+[[maybe_unused]] PROTOSEG_INLINE double pred_gradient(double mask, double difference) {
+  return mask * difference;
+}
+[[maybe_unused]] PROTOSEG_INLINE double mask_gradient(double pred, double positive,
+                                                      double negative) {
+  return pred * positive + (1.0 - pred) * negative;
 }
 
 }  // namespace protoseg
