@@ -17,7 +17,7 @@ struct Upstream {
   const Sum* margin = nullptr;  // the same; cosine only
   const Sum* square = nullptr;  // [N, G, voxels]; cosine only
   std::int64_t voxels = 0, targets = 0;
-  Metric metric = Metric::euclidean;
+  Metric metric{};
   double temperature = 1.0;
   bool differentiable = true;  // false: nothing comes down, see has_gradient
 
@@ -25,7 +25,7 @@ struct Upstream {
     if (!differentiable) return {0.0, 0.0};
     const std::int64_t at = (group * targets + target) * voxels + voxel;
     const double h = grad[at];
-    if (metric == Metric::euclidean) return voxel_gradient(h, 0.0, 0.0, metric, temperature);
+    if (!needs_square(metric)) return voxel_gradient(h, 0.0, 0.0, metric, temperature);
     return voxel_gradient(h, margin[at], square[group * voxels + voxel], metric, temperature);
   }
 };

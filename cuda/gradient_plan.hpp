@@ -31,8 +31,8 @@ struct Wanted {
 // The gradient that comes down serves as the maps where it lies: whole steps of aligned rows.
 template <class Sum>
 bool grad_is_along(const Sizes& sizes, const void* grad) {
-  return !sizes.resized && sizes.options.metric == Metric::euclidean &&
-         sizes.voxels % step<Sum> == 0 && (sizes.targets == 1 || sizes.targets % 2 == 0) &&
+  return !sizes.resized && !needs_square(sizes.options.metric) && sizes.voxels % step<Sum> == 0 &&
+         (sizes.targets == 1 || sizes.targets % 2 == 0) &&
          reinterpret_cast<std::uintptr_t>(grad) % 16 == 0;
 }
 

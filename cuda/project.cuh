@@ -240,9 +240,13 @@ __device__ __forceinline__ void sink_projection(const ProjectParams& p, const Pr
   }
 }
 
+// Blocks per multiprocessor that registers allow; three of double spill on sm_75.
+template <class T>
+constexpr int project_blocks = sizeof(T) == sizeof(double) ? 2 : 3;
+
 // One block per group and piece of its voxels.
 template <class T>
-__global__ void __launch_bounds__(threads, 3) project_kernel(ProjectParams p) {
+__global__ void __launch_bounds__(threads, project_blocks<T>) project_kernel(ProjectParams p) {
   PROTOSEG_SHARED(unsigned, counts, project_targets* counts_of_pair);
   const std::int64_t voxels = p.features.extent.voxels();
   const bool squares = needs_square(p.metric) && takes_norms(p.sink);
