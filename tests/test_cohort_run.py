@@ -21,7 +21,7 @@ import cohorts
 import protoseg_fast as psf
 from protoseg_fast import cli
 from protoseg_fast.cohort import Case, SweepError
-from protoseg_fast.cohort.store import Store
+from protoseg_fast.cohort.store import Store, write_whole
 from protoseg_fast.cohort.summary import merge, status
 
 OPTIONS = {
@@ -173,7 +173,7 @@ def test_random_kills_and_a_resume_change_nothing(
     arguments = command(data, out, "cohorts:slow_monai_unet")
     kept: dict[str, tuple[int, int]] = {}
     for number in range(8):
-        kind, longest = [("previews", 0.004), ("tables", 0.2), ("config.json", 0.1)][number % 3]
+        kind, longest = [("cases", 0.004), ("tables", 0.2), ("config.json", 0.1)][number % 3]
         before = len(list(out.glob(f"{kind}/*.*")))
         process = server.Process(target=child, args=(arguments,))
         process.start()
@@ -194,6 +194,24 @@ def test_random_kills_and_a_resume_change_nothing(
     assert kept.items() <= stamps(out).items()
     assert merge(out).read_bytes() == undisturbed
     assert not list(out.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_file_is_whole_or_as_it_was(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at any step of writing, as by a kill, the file is what it was."""
+
+    def stop(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    path = tmp_path / "a.parquet"
+    write_whole(path, b"before")
+    monkeypatch.setattr(os, step, stop)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(path, b"afterwards")
+    assert path.read_bytes() == b"before"
+    assert [p for p in tmp_path.iterdir() if p.suffix == ".parquet"] == [path]
 
 
 @pytest.mark.slow
