@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -22,6 +23,13 @@ def monai_unet() -> nn.Module:
     from monai.networks.nets import UNet
 
     return UNet(3, 1, 3, channels=(8, 16, 32), strides=(2, 2), num_res_units=1)
+
+
+def slow_monai_unet() -> nn.Module:
+    """The same, with a sixth of a second before every pass: time to be killed in."""
+    model = monai_unet()
+    model.register_forward_pre_hook(lambda _module, _inputs: time.sleep(1 / 6))
+    return model
 
 
 def small() -> nn.Module:
