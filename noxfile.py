@@ -59,6 +59,14 @@ def networks(session: nox.Session) -> None:
 
 
 @nox.session
+def mutations(session: nox.Session) -> None:
+    """Plant every bug into the CUDA kernels; `tests` plants a fifth of them."""
+    install(session, ".[test]")
+    environment = {"SIMT_MUTATIONS": "all"}
+    session.run("pytest", "tests/simt/test_mutation.py", *session.posargs, env=environment)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Check style and format of Python and C++."""
     install(session, *tools("ruff", "clang-format"))

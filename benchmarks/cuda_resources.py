@@ -162,7 +162,8 @@ def measure() -> list[Usage]:
         ]
         with ThreadPoolExecutor(JOBS) as pool:
             reports = list(pool.map(lambda job: compile_for(*job), jobs))
-    usages = [usage for report in reports for usage in parse(report)]
+    # A kernel that two sources launch is reported twice, the same both times.
+    usages = {usage for report in reports for usage in parse(report)}
     return sorted(usages, key=lambda usage: (usage.kernel, usage.architecture))
 
 

@@ -51,10 +51,9 @@ def mutants(file: str, test: str, changes: Mapping[str, tuple[str, ...]]) -> lis
     return result
 
 
-def plant(mutation: Mutation, target: Path, root: Path = build.ROOT) -> Path:
-    """A copy of the tree with the bug in it."""
-    text = (root / mutation.file).read_text()
-    count = text.count(mutation.old)
+def check(mutation: Mutation, root: Path = build.ROOT) -> None:
+    """Raise LookupError if the bug cannot be planted or there is no such test."""
+    count = (root / mutation.file).read_text().count(mutation.old)
     if count != 1:
         raise LookupError(
             f"mutation '{mutation.name}': its text stands {count} times in {mutation.file}, "
@@ -62,7 +61,16 @@ def plant(mutation: Mutation, target: Path, root: Path = build.ROOT) -> Path:
         )
     if mutation.old == mutation.new:
         raise LookupError(f"mutation '{mutation.name}' changes nothing")
+    source, _, scenario = mutation.test.partition(":")
+    if "::" not in mutation.test and scenario not in build.scenarios(build.HERE / source):
+        raise LookupError(f"there is no scenario '{scenario}' in {source}")
+
+
+def plant(mutation: Mutation, target: Path, root: Path = build.ROOT) -> Path:
+    """A copy of the tree with the bug in it."""
+    check(mutation, root)
     tree = build.copy_tree(target, root)
+    text = (root / mutation.file).read_text()
     (tree / mutation.file).write_text(text.replace(mutation.old, mutation.new))
     return tree
 
@@ -75,10 +83,7 @@ def run_test(test: str, tree: Path, *, alone: bool = False) -> build.Result:
     if "::" in test:
         return _run_pytest(test, tree)
     source, _, scenario = test.partition(":")
-    path = build.HERE / source
-    if scenario not in build.scenarios(path):
-        raise LookupError(f"there is no scenario '{scenario}' in {source}")
-    executable = build.program(path, tree, alone=scenario if alone else None)
+    executable = build.program(build.HERE / source, tree, alone=scenario if alone else None)
     for seed in SEEDS:
         result = build.run(executable, scenario, seed)
         if not result.passed:

@@ -106,6 +106,10 @@ SIMT_SCENARIO(upsampled) {
     check<double>(resized({2, 3, 5}, {5, 7, 11}, 2, 3, 2, metric));
   }
 }
+SIMT_SCENARIO(resized_groups_at_once) {  // with as many channels their maps are small beside them
+  for (const Metric metric : {euclidean, cosine})
+    check<float>(resized({6, 7}, {7, 8}, 2, 96, 1, metric));
+}
 SIMT_SCENARIO(downsampled) {
   for (const Metric metric : {euclidean, cosine}) {
     check<float>(resized({50}, {17}, 1, 3, 1, metric));

@@ -63,6 +63,14 @@ SIMT_SCENARIO(a_voxel_of_zeros) {
     for (const double x : gradient.found[0]) SIMT_EXPECT(std::isfinite(x));
   }
 }
+SIMT_SCENARIO(what_comes_down_is_no_number) {  // nothing lies behind the last feature
+  const Case c = resized({5, 8}, {9, 12}, 3, 2, 2, cosine);
+  Gradient<float> gradient(c);
+  gradient.grad.set(static_cast<std::int64_t>(gradient.grad.exact.size()) - 1, NAN);
+  gradient.run();
+  SIMT_EXPECT(std::isnan(gradient.found[0][gradient.features.exact.size() - 1]));
+  SIMT_EXPECT(std::isfinite(gradient.found[0][0]));
+}
 SIMT_SCENARIO(an_invalid_guide) {
   Gradient<float> gradient(same_size({9, 12}, 1, 4, 1, euclidean));
   gradient.pred.set(5, 2.0);
@@ -98,6 +106,12 @@ SIMT_SCENARIO(two_reads_and_one_write) {
     c.order = Order::channels_last;
     expect_two_reads_and_one_write<float>(c);
   }
+}
+SIMT_SCENARIO(one_write_for_many_rows) {
+  Gradient<float> gradient(same_size({64, 64}, 1, 8, 3, euclidean));  // six projections, in twos
+  gradient.run();
+  SIMT_EXPECT_EQUAL(32 * simt::total().written("features gradient").sectors,
+                    gradient.features.exact.size() * 4);
 }
 SIMT_SCENARIO(one_read_for_the_features_alone) {
   Case c = same_size({64, 64}, 2, 8, 2, euclidean);

@@ -98,7 +98,7 @@ MUTATIONS = [
             "written once for each pair of rows": (
                 "p.out.data != nullptr && row == 0",
                 "p.out.data != nullptr",
-                f"{EDGES}:two_reads_and_one_write",
+                f"{EDGES}:one_write_for_many_rows",
             ),
             "inactive target projects": (
                 "if (p_.active[group * p_.targets + target] == 0) continue;",
@@ -143,7 +143,7 @@ MUTATIONS = [
             "beyond the edge": (
                 "at[2] + x < 1 || at[2] + x > n[2]",
                 "false",
-                f"{EDGES}:an_undefined_group",
+                f"{EDGES}:what_comes_down_is_no_number",
             ),
             "targets after the first lost": (
                 "for (std::int64_t target = 1; target < p.targets; ++target)",
@@ -152,6 +152,7 @@ MUTATIONS = [
             "shrink of the first group": (
                 "p.maps.shrink + group * p.maps.shrink_pitch",
                 "p.maps.shrink",
+                "resized_groups_at_once",
             ),
         },
     ),

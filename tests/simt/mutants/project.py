@@ -118,8 +118,9 @@ MUTATIONS = [
                 "a_map",
             ),
             "undefined has a probability": (
-                "    if (!boundary.defined) return static_cast<Out>(NAN);\n",
-                "",
+                "    if (!boundary.defined) return static_cast<Out>(NAN);\n"
+                "    return static_cast<Out>(probability_of(",
+                "    return static_cast<Out>(probability_of(",
                 "probabilities",
             ),
             "norm of the first voxel": (
@@ -128,8 +129,8 @@ MUTATIONS = [
                 "probabilities_of_cosine",
             ),
             "norms left out": (
-                "needs_square(p.metric) && (p.sink == Sink::probability",
-                "needs_square(p.metric) && (p.sink == Sink::map",
+                "needs_square(p.metric) && takes_norms(p.sink)",
+                "needs_square(p.metric) && !takes_norms(p.sink)",
                 "probabilities_of_cosine",
             ),
         },
@@ -204,8 +205,8 @@ MUTATIONS = [
                 "resized_probabilities_of_cosine",
             ),
             "no norms": (
-                "needs_square(p.metric) && p.sink != Sink::map",
-                "needs_square(p.metric) && p.sink == Sink::map",
+                "needs_square(p.metric) && takes_norms(p.sink)",
+                "needs_square(p.metric) && !takes_norms(p.sink)",
                 "resized_probabilities_of_cosine",
             ),
             "norms of rows": (
