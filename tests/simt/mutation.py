@@ -51,9 +51,10 @@ def mutants(file: str, test: str, changes: Mapping[str, tuple[str, ...]]) -> lis
     return result
 
 
-def check(mutation: Mutation, root: Path = build.ROOT) -> None:
-    """Raise LookupError if the bug cannot be planted or there is no such test."""
-    count = (root / mutation.file).read_text().count(mutation.old)
+def changed(mutation: Mutation, root: Path = build.ROOT) -> str:
+    """The file with the bug in it; LookupError if it has no place or there is no such test."""
+    text = (root / mutation.file).read_text()
+    count = text.count(mutation.old)
     if count != 1:
         raise LookupError(
             f"mutation '{mutation.name}': its text stands {count} times in {mutation.file}, "
@@ -64,14 +65,14 @@ def check(mutation: Mutation, root: Path = build.ROOT) -> None:
     source, _, scenario = mutation.test.partition(":")
     if "::" not in mutation.test and scenario not in build.scenarios(build.HERE / source):
         raise LookupError(f"there is no scenario '{scenario}' in {source}")
+    return text.replace(mutation.old, mutation.new)
 
 
 def plant(mutation: Mutation, target: Path, root: Path = build.ROOT) -> Path:
     """A copy of the tree with the bug in it."""
-    check(mutation, root)
+    text = changed(mutation, root)
     tree = build.copy_tree(target, root)
-    text = (root / mutation.file).read_text()
-    (tree / mutation.file).write_text(text.replace(mutation.old, mutation.new))
+    (tree / mutation.file).write_text(text)
     return tree
 
 
