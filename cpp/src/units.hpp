@@ -34,7 +34,7 @@ class TileCounts {
     const std::int64_t end = std::min(problem_.voxels, begin + segment_voxels);
     const std::int64_t piece = problem_.feature_piece();
     for (std::int64_t first = begin; first < end; first += piece) {
-      const std::int64_t n = std::min(piece, end - first);
+      const std::int64_t n = std::min(piece, end - first), done = problem_.voxels - first - n;
       const StoredRow* rows = tile_.read(image, channel, count_channels, first, n);
       const UnitThreshold<T>* u = unit;
       Tally* sum = tally;
@@ -44,7 +44,7 @@ class TileCounts {
             if (u->anything)
               count(problem_.kernels, *u, rows[i], n,
                     problem_.guide.reference(which, image, target), first,
-                    ahead_.of_second_pass(rows[i].data, image, channel + i, first), sum);
+                    ahead_.of_second_pass(rows[i].data, image, channel + i, done), sum);
             ++sum;
           }
     }
