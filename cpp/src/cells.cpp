@@ -185,14 +185,14 @@ void Cells::pack(const GuideState& guide, int which) {
     const Line& line = lines[index];
     const std::int64_t begin = line.z->begin, end = line.z->end, each = line.tile_words();
     if (masked)
-      pack_line(line, begin, end, guide.reference(which, image, 0).valid,
+      pack_line(line, begin, end, guide.valid_of(image),
                 &valid[image * tile_words + line.first_word]);
     TileRun run;
     set_valid(image, line, 0, &run);
     for (std::int64_t target = 0; target < targets; ++target) {
       const std::int64_t plane = image * targets + target;
       std::uint64_t* line_actual = &actual[plane * tile_words + line.first_word];
-      pack_line(line, begin, end, guide.reference(which, image, target).actual, line_actual);
+      pack_line(line, begin, end, guide.actual_of(which, image, target), line_actual);
       TileTotal* sum = &before[(plane * n_lines + index) * (blocks + 1)];
       for (std::int64_t block = 0; block < blocks; ++block, ++sum) {
         const std::int64_t voxels =

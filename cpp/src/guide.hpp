@@ -72,9 +72,18 @@ struct GuideState {
   std::int64_t plane(int which, std::int64_t image, std::int64_t target) const {
     return (std::min<std::int64_t>(which, references - 1) * images + image) * targets + target;
   }
-  Reference reference(int which, std::int64_t image, std::int64_t target) const {
-    return {actual.get() + plane(which, image, target) * words,
-            valid ? valid.get() + image * words : nullptr};
+  const std::uint64_t* actual_of(int which, std::int64_t image, std::int64_t target) const {
+    return actual.get() + plane(which, image, target) * words;
+  }
+  const std::uint64_t* valid_of(std::int64_t image) const {
+    return valid ? valid.get() + image * words : nullptr;
+  }
+  // asked: one or two of `which`.
+  References compared(const std::vector<int>& asked, std::int64_t image,
+                      std::int64_t target) const {
+    return {{actual_of(asked[0], image, target),
+             asked.size() > 1 ? actual_of(asked[1], image, target) : nullptr},
+            valid_of(image)};
   }
   bool same_size(const Extent& from) const { return from == extent; }
 

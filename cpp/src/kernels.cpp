@@ -19,11 +19,6 @@ namespace {
 
 // ---- decisions -----------------------------------------------------------------------------
 
-PROTOSEG_INLINE void tally_word(std::uint64_t foreground, std::uint64_t actual, Tally* tally) {
-  tally->predicted += __builtin_popcountll(foreground);
-  tally->tp += __builtin_popcountll(foreground & actual);
-}
-
 // 64 decisions as bits; `above` says on which side of the threshold the foreground lies.
 template <bool foreground_above, class E, class T>
 PROTOSEG_INLINE std::uint64_t decide_word(const typename E::Type* f, Vec<T> threshold) {
@@ -59,29 +54,34 @@ PROTOSEG_INLINE std::uint64_t decide_tail(const typename E::Type* f, T threshold
 
 template <bool above, class E, class T>
 PROTOSEG_INLINE void count_row(const typename E::Type* f, T threshold, std::int64_t n,
-                               Reference reference, std::int64_t offset, const Soon& soon,
+                               const References& references, std::int64_t offset, const Soon& soon,
                                Tally* tally) {
   const Vec<T> t = splat(threshold);
-  Tally sum = {0, 0};
+  const std::uint64_t *first = references.actual[0], *second = references.actual[1];
+  std::int64_t predicted = 0, tp[2] = {0, 0};
   for (std::int64_t i = 0; i < n; i += word_bits) {
     const std::int64_t here = n - i < word_bits ? n - i : word_bits;
     prefetch<typename E::Type>(soon, i);
     prefetch<typename E::Type>(soon, i + lanes);
     std::uint64_t bits = here == word_bits ? decide_word<above, E, T>(f + i, t)
                                            : decide_tail<above, E>(f + i, threshold, here);
-    if (reference.valid != nullptr) bits &= bits_at(reference.valid, offset + i, here);
-    tally_word(bits, bits_at(reference.actual, offset + i, here), &sum);
+    if (references.valid != nullptr) bits &= bits_at(references.valid, offset + i, here);
+    predicted += __builtin_popcountll(bits);
+    tp[0] += __builtin_popcountll(bits & bits_at(first, offset + i, here));
+    if (second != nullptr) tp[1] += __builtin_popcountll(bits & bits_at(second, offset + i, here));
   }
-  tally->tp += sum.tp;
-  tally->predicted += sum.predicted;
+  for (int k = 0; k < (second != nullptr ? 2 : 1); ++k) {
+    tally[k].tp += tp[k];
+    tally[k].predicted += predicted;
+  }
 }
 
 template <bool above, class T>
-void count(StoredRow row, T threshold, std::int64_t n, Reference reference, std::int64_t offset,
-           const Soon& soon, Tally* tally) {
+void count(StoredRow row, T threshold, std::int64_t n, const References& references,
+           std::int64_t offset, const Soon& soon, Tally* tally) {
   with_row_of<T>(row.dtype, [&](auto element) {
     using E = decltype(element);
-    count_row<above, E>(static_cast<const typename E::Type*>(row.data), threshold, n, reference,
+    count_row<above, E>(static_cast<const typename E::Type*>(row.data), threshold, n, references,
                         offset, soon, tally);
   });
 }

@@ -29,10 +29,10 @@ struct Range {
   bool has_nan;
 };
 
-// Targets and masks, packed one bit a voxel. `valid` is null without a mask.
-struct Reference {
-  const std::uint64_t* actual;  // target and valid
-  const std::uint64_t* valid;
+// What a map is compared with, packed one bit a voxel: one or two planes, and which voxels count.
+struct References {
+  const std::uint64_t* actual[2];  // and valid; the second may be null
+  const std::uint64_t* valid;      // null without a mask
 };
 
 // Positive and negative weights of consecutive voxels.
@@ -143,15 +143,15 @@ struct Kernels {
   void (*weights_double)(const double* pred, const double* mask, const double* scale,
                          std::int64_t n, double* positive, double* negative);
 
-  // tp and predicted of the map f > threshold (above) or f < threshold (below); voxel 0 is bit
-  // `offset` of the packed words.
-  void (*count_above_float)(StoredRow f, float threshold, std::int64_t n, Reference,
+  // tp and predicted of the map f > threshold (above) or f < threshold (below), for each of the
+  // references; voxel 0 is bit `offset` of the packed words.
+  void (*count_above_float)(StoredRow f, float threshold, std::int64_t n, const References&,
                             std::int64_t offset, const Soon&, Tally*);
-  void (*count_below_float)(StoredRow f, float threshold, std::int64_t n, Reference,
+  void (*count_below_float)(StoredRow f, float threshold, std::int64_t n, const References&,
                             std::int64_t offset, const Soon&, Tally*);
-  void (*count_above_double)(StoredRow f, double threshold, std::int64_t n, Reference,
+  void (*count_above_double)(StoredRow f, double threshold, std::int64_t n, const References&,
                              std::int64_t offset, const Soon&, Tally*);
-  void (*count_below_double)(StoredRow f, double threshold, std::int64_t n, Reference,
+  void (*count_below_double)(StoredRow f, double threshold, std::int64_t n, const References&,
                              std::int64_t offset, const Soon&, Tally*);
   void (*decide)(const double* projection, double threshold, std::int64_t n, std::uint8_t* map);
 

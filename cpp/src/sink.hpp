@@ -33,13 +33,10 @@ class CountSink final : public Sink {
       : kernels_(problem.kernels), guide_(problem.guide), asked_(problem.asked) {}
   void take(const Row& row, const double* projection, const double*, const Boundary& boundary,
             Tally* tally) override {
-    for (const int which : asked_) {
-      if (boundary.defined)
-        kernels_.count_above_double({projection, DType::float64}, boundary.threshold, row.n,
-                                    guide_.reference(which, row.image, row.target), row.first,
-                                    {projection, true}, tally);
-      ++tally;
-    }
+    if (boundary.defined)
+      kernels_.count_above_double({projection, DType::float64}, boundary.threshold, row.n,
+                                  guide_.compared(asked_, row.image, row.target), row.first,
+                                  {projection, true}, tally);
   }
 
  private:

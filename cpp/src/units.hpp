@@ -8,16 +8,16 @@
 namespace protoseg {
 
 inline void count(const Kernels& kernels, const UnitThreshold<float>& unit, StoredRow f,
-                  std::int64_t n, const Reference& reference, std::int64_t offset, const Soon& soon,
-                  Tally* tally) {
+                  std::int64_t n, const References& references, std::int64_t offset,
+                  const Soon& soon, Tally* tally) {
   (unit.above ? kernels.count_above_float : kernels.count_below_float)(
-      f, unit.threshold, n, reference, offset, soon, tally);
+      f, unit.threshold, n, references, offset, soon, tally);
 }
 inline void count(const Kernels& kernels, const UnitThreshold<double>& unit, StoredRow f,
-                  std::int64_t n, const Reference& reference, std::int64_t offset, const Soon& soon,
-                  Tally* tally) {
+                  std::int64_t n, const References& references, std::int64_t offset,
+                  const Soon& soon, Tally* tally) {
   (unit.above ? kernels.count_above_double : kernels.count_below_double)(
-      f, unit.threshold, n, reference, offset, soon, tally);
+      f, unit.threshold, n, references, offset, soon, tally);
 }
 
 // Counts one tile of channels over a segment. One per thread.
@@ -33,20 +33,18 @@ class TileCounts {
     const std::int64_t begin = segment * segment_voxels;
     const std::int64_t end = std::min(problem_.voxels, begin + segment_voxels);
     const std::int64_t piece = problem_.feature_piece();
+    const auto asked = static_cast<std::int64_t>(problem_.asked.size());
     for (std::int64_t first = begin; first < end; first += piece) {
       const std::int64_t n = std::min(piece, end - first), done = problem_.voxels - first - n;
       const StoredRow* rows = tile_.read(image, channel, count_channels, first, n);
       const UnitThreshold<T>* u = unit;
       Tally* sum = tally;
       for (std::int64_t i = 0; i < count_channels; ++i)
-        for (std::int64_t target = 0; target < problem_.targets; ++target, ++u)
-          for (const int which : problem_.asked) {
-            if (u->anything)
-              count(problem_.kernels, *u, rows[i], n,
-                    problem_.guide.reference(which, image, target), first,
-                    ahead_.of_second_pass(rows[i].data, image, channel + i, done), sum);
-            ++sum;
-          }
+        for (std::int64_t target = 0; target < problem_.targets; ++target, ++u, sum += asked)
+          if (u->anything)
+            count(problem_.kernels, *u, rows[i], n,
+                  problem_.guide.compared(problem_.asked, image, target), first,
+                  ahead_.of_second_pass(rows[i].data, image, channel + i, done), sum);
     }
   }
 
