@@ -168,20 +168,29 @@ PROTOSEG_INLINE Quad widen_four_bfloats(const std::uint16_t* bfloat) {
               bfloat_to_float(bfloat[3])};
 }
 
-// Rows become columns.
-PROTOSEG_INLINE void transpose(Quad (&q)[4]) {
-  const auto interleave = [](Quad a, Quad b, bool upper) {
-#if defined(__clang__)
-    return upper ? __builtin_shufflevector(a, b, 2, 6, 3, 7)
-                 : __builtin_shufflevector(a, b, 0, 4, 1, 5);
+// As many of them side by side as a register takes.
+#if defined(__AVX2__)
+typedef float Quads __attribute__((vector_size(32)));
 #else
-    typedef std::int32_t Lanes __attribute__((vector_size(16)));
-    return upper ? __builtin_shuffle(a, b, Lanes{2, 6, 3, 7})
-                 : __builtin_shuffle(a, b, Lanes{0, 4, 1, 5});
+typedef Quad Quads;
 #endif
-  };
-  const Quad even_low = interleave(q[0], q[2], false), even_high = interleave(q[0], q[2], true);
-  const Quad odd_low = interleave(q[1], q[3], false), odd_high = interleave(q[1], q[3], true);
+constexpr int quad_voxels = sizeof(Quads) / sizeof(float);
+
+// a and b in turns: their lower or upper halves, within each quad.
+PROTOSEG_INLINE Quads interleave(Quads a, Quads b, bool upper) {
+#if defined(__AVX2__)
+  return upper ? _mm256_unpackhi_ps(a, b) : _mm256_unpacklo_ps(a, b);
+#elif defined(__SSE2__)
+  return upper ? _mm_unpackhi_ps(a, b) : _mm_unpacklo_ps(a, b);
+#else
+  return upper ? Quads{a[2], b[2], a[3], b[3]} : Quads{a[0], b[0], a[1], b[1]};
+#endif
+}
+
+// Rows of each quad become columns.
+PROTOSEG_INLINE void transpose(Quads (&q)[4]) {
+  const Quads even_low = interleave(q[0], q[2], false), even_high = interleave(q[0], q[2], true);
+  const Quads odd_low = interleave(q[1], q[3], false), odd_high = interleave(q[1], q[3], true);
   q[0] = interleave(even_low, odd_low, false);
   q[1] = interleave(even_low, odd_low, true);
   q[2] = interleave(even_high, odd_high, false);

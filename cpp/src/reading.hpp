@@ -154,16 +154,26 @@ PROTOSEG_INLINE void turn(const typename E::Type* x, std::int64_t stride, std::i
       out[c * pitch + k] = E::template read<Out>(x[k * stride + c]);
 }
 
+// Four channels of a voxel, and of the voxels four further on that share its register.
+template <class E>
+PROTOSEG_INLINE Quads load_quads(const typename E::Type* x, [[maybe_unused]] std::int64_t stride) {
+#if defined(__AVX2__)
+  return _mm256_set_m128(E::load_quad(x + 4 * stride), E::load_quad(x));
+#else
+  return E::load_quad(x);
+#endif
+}
+
 // The same of turned_voxels voxels, four by four.
 template <class E>
 PROTOSEG_INLINE void turn_fours(const typename E::Type* x, std::int64_t stride,
                                 std::int64_t channels, float* out, std::int64_t pitch) {
   std::int64_t c = 0;
   for (; c + 4 <= channels; c += 4)
-    for (std::int64_t k = 0; k < turned_voxels; k += 4) {
-      Quad q[4];
+    for (std::int64_t k = 0; k < turned_voxels; k += quad_voxels) {
+      Quads q[4];
 #pragma GCC unroll 4
-      for (int i = 0; i < 4; ++i) q[i] = E::load_quad(x + (k + i) * stride + c);
+      for (int i = 0; i < 4; ++i) q[i] = load_quads<E>(x + (k + i) * stride + c, stride);
       transpose(q);
 #pragma GCC unroll 4
       for (int i = 0; i < 4; ++i) store(out + (c + i) * pitch + k, q[i]);
