@@ -192,7 +192,10 @@ void SlabCounter<V>::count_line(const Line& line, Look& look) {
     open_columns += __builtin_popcountll(any & ~all);
   }
   if (anything == 0) return;
-  if (3 * open_columns > n_)  // next to no tile will be decided by its corners
+  // Corners decide a tile if none of its columns is open. Where a tile has two of them on average,
+  // or a third of all are, that is too rare to look for.
+  const std::int64_t tile_columns = n_ / cells_.blocks + 1;
+  if (open_columns * std::max<std::int64_t>(6, tile_columns) > 2 * n_)
     return count_run(line, 0, cells_.blocks, look);
   for (std::int64_t first = 0; first < cells_.blocks; first += word_bits) {
     const std::int64_t blocks = std::min<std::int64_t>(word_bits, cells_.blocks - first);
