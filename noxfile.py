@@ -24,6 +24,11 @@ SANITIZED_TESTS = [
     f"tests/test_{name}.py" for name in ("scores", "degenerate", "inputs", "laws", "reproducible")
 ]
 
+# Tests that skip what a library is missing for, unless PROTOSEG_TEST_LIBRARIES=required.
+LIBRARY_TESTS = [
+    f"tests/test_{name}.py" for name in ("networks", "docs", "cohort_libraries", "cohort_queries")
+]
+
 
 def install(session: nox.Session, *requirements: str) -> None:
     """Install into the session's environment; with --no-venv, what is there is used."""
@@ -52,10 +57,10 @@ def quick(session: nox.Session) -> None:
 
 @nox.session
 def networks(session: nox.Session) -> None:
-    """Trace the networks of other libraries, none of them left out."""
+    """Test with the networks, files and queries of other libraries, none of them left out."""
     install(session, ".[test,libraries]")
     environment = {"PROTOSEG_TEST_LIBRARIES": "required"}
-    session.run("pytest", "tests/test_networks.py", *session.posargs, env=environment)
+    session.run("pytest", *LIBRARY_TESTS, *session.posargs, env=environment)
 
 
 @nox.session

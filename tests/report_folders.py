@@ -31,6 +31,10 @@ class Sweep:
     seed: int = 0
 
 
+#: Fourteen cases, nine of them with truth, two targets.
+TWO = Sweep(cases=14, labelled=9, targets=("kidney", "tumour & core"), layers=5)
+
+
 def write_sweep(folder: Path, sweep: Sweep) -> Path:
     """Write the folder; returns it."""
     rng = np.random.default_rng(sweep.seed)

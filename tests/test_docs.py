@@ -1,4 +1,4 @@
-"""What the documentation says is true: docstring examples, README code, public names."""
+"""What the documentation says is true: docstring examples, code in pages, public names."""
 
 from __future__ import annotations
 
@@ -9,14 +9,20 @@ import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
 
 import protoseg_fast as psf
-from networks import let_torchvision_be_imported
+from markdown import Block, blocks
+from networks import let_torchvision_be_imported, library
+from recipes import RECIPES
 
 let_torchvision_be_imported()  # torchmetrics does
 
 README = Path(__file__).parents[1] / "README.md"
+RECIPES_PAGE = "docs/networks.md"
 MODULES = [
     name
     for _, name, _ in pkgutil.walk_packages(psf.__path__, "protoseg_fast.")
@@ -36,9 +42,56 @@ def test_there_are_docstring_examples() -> None:
     assert with_examples >= 5
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL))
-def test_readme_code_runs(block: str) -> None:
-    exec(compile(block, "README.md", "exec"), {})
+@pytest.mark.parametrize("block", blocks("README.md", "python"), ids=str)
+def test_readme_code_runs(block: Block) -> None:
+    block.run()
+
+
+def test_every_recipe_is_tested() -> None:
+    assert [block.heading for block in blocks(RECIPES_PAGE, "python")] == list(RECIPES)
+
+
+@pytest.mark.parametrize("block", blocks(RECIPES_PAGE, "python"), ids=lambda b: b.heading)
+def test_recipes_run_as_printed(
+    block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in block.imports():
+        library(module)
+    assert block.text.count("\n") <= 8
+    recipe = RECIPES[block.heading]
+    torch.manual_seed(0)
+    names = {"psf": psf, **recipe.names()}
+    monkeypatch.chdir(tmp_path)
+    found = block.run(names)
+    saved = tmp_path / "scores.parquet"
+    table = psf.SegmentationAbilityMap.load(saved) if saved.exists() else found["sam"]
+    assert tuple(table.to_pandas().columns) == documented_columns()
+    assert (table.layers[0], table.layers[-1]) == (recipe.layers[0], recipe.layers[-1])
+    assert set(recipe.layers) <= set(table.layers)
+    assert table.targets == list(recipe.targets)
+    assert table.references == (["target", "output"] if recipe.truth else ["output"])
+    check_scores(table.to_pandas())
+    if recipe.check is not None:
+        recipe.check(table, found)
+
+
+def documented_columns() -> tuple[str, ...]:
+    """Return the names in the table of the class's docstring."""
+    _, rows, _ = re.split(
+        r"^=+ =+$", inspect.getdoc(psf.SegmentationAbilityMap), flags=re.MULTILINE
+    )
+    return tuple(re.findall(r"^(\w+)", rows, flags=re.MULTILINE))
+
+
+def check_scores(frame: pd.DataFrame) -> None:
+    """Every layer has scores, as a whole and of units; each is the Dice of its row's counts."""
+    known = frame[frame["sa"].notna()]
+    dice = 2 * known["tp"] / (known["predicted"] + known["actual"])
+    np.testing.assert_allclose(known["sa"], dice, rtol=1e-12)
+    kind = np.where(known["group"] == "layer", "layer", "unit")
+    scored = known.groupby([kind, "layer"], observed=True).size()
+    assert len(scored) == 2 * len(frame["layer"].cat.categories)
+    assert known["sa"].gt(0).any()
 
 
 def test_readme_names_the_commands_and_every_public_name() -> None:

@@ -49,11 +49,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not path.exists():
         raise SweepError(f"There are no weights {path}.")
     if path.suffix == ".safetensors":
-        try:
-            from safetensors.torch import load_file
-        except ImportError as error:
-            raise SweepError(".safetensors needs: pip install safetensors") from error
-        return dict(load_file(path))
+        return _safetensors(path)
     if _is_torchscript(path):
         raise SweepError(
             f"{path} is TorchScript, whose layers call no hooks, so that they cannot be scored. "
@@ -135,6 +131,20 @@ def _load(model: nn.Module, state: dict[str, Any], path: Path) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise SweepError(f"The weights in {path} are not those of the model: {error}") from error
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise SweepError(".safetensors needs: pip install safetensors") from error
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise SweepError(
+            f"Cannot read {path}: truncated, or no safetensors file; copy it again. ({error})"
+        ) from error
 
 
 def _is_torchscript(path: Path) -> bool:

@@ -146,40 +146,54 @@ def _read(source: Any, config: SweepConfig, *, label: bool) -> _Read:
 def _nifti(path: Path, config: SweepConfig, *, label: bool) -> _Read:
     import nibabel as nib
 
-    return _volume(nib.load(path), config, label=label)
+    image: Any = nib.load(path)
+    return _volume(image, config, label=label, axes=min(image.ndim, 3))
 
 
 def _itk(path: Path, config: SweepConfig, *, label: bool) -> _Read:
+    """As if it were NIfTI; a fourth axis, or the components of a voxel, are channels."""
     import nibabel as nib
 
     try:
         import SimpleITK
     except ImportError as error:
         raise CaseError("unreadable", f"{path.suffix} files need: pip install SimpleITK") from error
-    image = SimpleITK.ReadImage(str(path))
-    spacing = np.array(image.GetSpacing())
-    direction = np.array(image.GetDirection()).reshape(len(spacing), -1)
+    try:
+        image = SimpleITK.ReadImage(str(path))
+    except RuntimeError as error:  # whose reason is wrong where the file is truncated
+        told = " ".join(str(error).split())
+        message = f"Cannot read {path}: truncated, or not what its suffix says. SimpleITK: {told}"
+        raise CaseError("unreadable", message) from error
+    dimension = image.GetDimension()
+    axes = min(dimension, 3)
     affine = np.eye(4)
-    flip = np.diag([-1, -1, 1])  # ITK's world points left and back, NIfTI's right and front
-    affine[:3, :3] = flip @ direction @ np.diag(spacing)
-    affine[:3, 3] = flip @ np.array(image.GetOrigin())
-    data = SimpleITK.GetArrayFromImage(image)
-    channels = image.GetNumberOfComponentsPerPixel() > 1
-    data = data.transpose(2, 1, 0, 3) if channels else data.T
-    return _volume(nib.Nifti1Image(data.astype(np.float32), affine), config, label=label)
+    direction = np.array(image.GetDirection()).reshape(dimension, dimension)
+    affine[:axes, :axes] = direction[:axes, :axes] * image.GetSpacing()[:axes]
+    affine[:axes, 3] = image.GetOrigin()[:axes]
+    affine = np.diag([-1, -1, 1, 1]) @ affine  # ITK's world: left, back, up; NIfTI's: right, front
+    data = SimpleITK.GetArrayFromImage(image).T  # from (z, y, x)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        data = np.moveaxis(data, 0, -1)
+    nifti = nib.Nifti1Image(data.astype(np.float32), affine)
+    return _volume(nifti, config, label=label, axes=axes)
 
 
-def _volume(image: Any, config: SweepConfig, *, label: bool) -> _Read:
+def _volume(image: Any, config: SweepConfig, *, label: bool, axes: int) -> _Read:
+    """The array, turned and resampled as wanted; spatial axes (so many) are first."""
     import nibabel as nib
 
+    if axes < 3 and (config.orientation or config.spacing is not None):
+        raise CaseError("shape", "orientation and spacing are for volumes; this image has 2 axes.")
     if config.orientation:
         now = nib.io_orientation(image.affine)
         wanted = nib.orientations.axcodes2ornt(config.orientation.upper())
         image = image.as_reoriented(nib.orientations.ornt_transform(now, wanted))
     if config.spacing is not None:
+        if not label:  # else values between whole numbers would be rounded to them
+            whole = np.asanyarray(image.dataobj, dtype=np.float32)
+            image = nib.Nifti1Image(whole, image.affine)
         image = _resampled(image, config.spacing, order=0 if label else 1)
     data = np.asanyarray(image.dataobj)
-    axes = min(data.ndim, 3)
     zooms = tuple(float(z) for z in image.header.get_zooms()[:axes])
     data = data if label else _channels_first(data, axes)
     return _Read(data, np.asarray(image.affine, dtype=float), zooms)
