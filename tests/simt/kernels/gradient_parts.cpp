@@ -78,6 +78,20 @@ struct Down {
   }
 };
 
+// found [groups from `first` on, pitch]: sums over targets, zero beyond the voxels.
+void expect_shrink(const Down& down, std::int64_t first, std::int64_t pitch,
+                   const std::vector<float>& found) {
+  for (std::int64_t i = 0; i < static_cast<std::int64_t>(found.size()); ++i) {
+    double sum = 0.0, size = 0.0;
+    for (std::int64_t target = 0; target < down.targets && i % pitch < down.voxels; ++target) {
+      const double part = down.at(first + i / pitch, target, i % pitch).shrink;
+      sum += part;
+      size += std::fabs(part);
+    }
+    expect_near(found[i], sum, 1e-6 * size);
+  }
+}
+
 // Groups [1, 3) of three.
 void along(Metric metric, bool resized) {
   constexpr std::int64_t all = 3, first = 1, count = 2, targets = 3;
@@ -119,76 +133,90 @@ void along(Metric metric, bool resized) {
       for (std::int64_t s = 0; s < segments && target < targets; ++s)
         expect_near(found_partial[(group * targets + target) * segments + s], sum[s], 1e-9);
     }
-  if (resized) return;
-  const auto found_shrink = shrink.download();
-  for (std::int64_t i = 0; i < count * pitch; ++i) {
-    double sum = 0.0, size = 0.0;
-    for (std::int64_t target = 0; target < targets && i % pitch < voxels; ++target) {
-      const double part = down.at(first + i / pitch, target, i % pitch).shrink;
-      sum += part;
-      size += std::fabs(part);
-    }
-    expect_near(found_shrink[i], sum, 1e-6 * size);
-  }
+  if (!resized) expect_shrink(down, first, pitch, shrink.download());
 }
+
+// Projections of features of a line of another size or of the same, and what they are combined
+// with.
+struct GuideProblem {
+  static constexpr std::int64_t images = 2, targets = 3, voxels = 307;
+
+  GuideProblem(std::int64_t feature_voxels_in, std::int64_t sides_in)
+      : feature_voxels(feature_voxels_in),
+        sides(sides_in),
+        one(1, 1),
+        line(feature_voxels, voxels),
+        pred(images, targets, line_of(voxels), Layout::channels_last,
+             normals<float>(images * targets * voxels, 0.2, 0.5)),
+        mask(images, 1, line_of(voxels), Layout::rows, normals<float>(images * voxels, 0.1, 1.0)),
+        map(normals<double>(images * targets * sides * feature_voxels)),
+        taken(normals<double>(images * targets * sides)),
+        projection(map, "projection"),
+        constant(taken, "constant") {
+    p.guiding = {pred.tensor, mask.tensor, true, false, 0.0, targets};
+    p.projection = projection.data();
+    p.constant = constant.data();
+    p.images = images;
+    p.feature_voxels = feature_voxels;
+    p.voxels = voxels;
+    p.sides = static_cast<int>(sides);
+    p.resized = feature_voxels != voxels;
+    p.cells.from = line_of(feature_voxels);
+    p.cells.to = line_of(voxels);
+    p.cells.z = p.cells.y = one.taps();
+    p.cells.x = line.taps();
+    p.pred = pred.tensor;  // the gradients have the strides of their namesakes
+    p.mask = mask.tensor;
+  }
+  // q+ and q- of a voxel of a plane
+  Sides at(std::int64_t plane, std::int64_t v) const {
+    const Tap& tap = line.tap[v];
+    Sides q = {{0.0, 0.0}};
+    for (std::int64_t side = 0; side < sides; ++side) {
+      const double* row = &map[(plane * sides + side) * feature_voxels];
+      const double value = p.resized ? lerp(row[tap.lower], row[tap.upper], tap.weight) : row[v];
+      q.value[side] = value - taken[plane * sides + side];
+    }
+    return q;
+  }
+
+  std::int64_t feature_voxels, sides;
+  LineTaps one, line;
+  Features<float> pred, mask;
+  std::vector<double> map, taken;
+  simt::DeviceArray<double> projection, constant;
+  GuideGradientParams p{};
+};
 
 // Gradients of pred as E and of mask as double, or of pred alone.
 template <class E>
 void guide_gradients(std::int64_t feature_voxels, bool with_mask) {
-  constexpr std::int64_t images = 2, targets = 3, voxels = 307;
-  const bool resized = feature_voxels != voxels;
-  const std::int64_t sides = with_mask ? 2 : 1;
-  const LineTaps one(1, 1), line(feature_voxels, voxels);
-  const Features<float> pred(images, targets, line_of(voxels), Layout::channels_last,
-                             normals<float>(images * targets * voxels, 0.2, 0.5));
-  const Features<float> mask(images, 1, line_of(voxels), Layout::rows,
-                             normals<float>(images * voxels, 0.1, 1.0));
-  const std::vector<double> map = normals<double>(images * targets * sides * feature_voxels),
-                            taken = normals<double>(images * targets * sides);
-  const simt::DeviceArray<double> projection(map, "projection"), constant(taken, "constant");
-  const simt::DeviceArray<E> of_pred(images * targets * voxels, "pred gradient");
-  const simt::DeviceArray<double> of_mask(images * voxels, "mask gradient");
-  GuideGradientParams p{};
-  p.guiding = {pred.tensor, mask.tensor, true, false, 0.0, targets};
-  p.projection = projection.data();
-  p.constant = constant.data();
-  p.images = images;
-  p.feature_voxels = feature_voxels;
-  p.voxels = voxels;
-  p.sides = static_cast<int>(sides);
-  p.resized = resized;
-  p.cells.from = line_of(feature_voxels);
-  p.cells.to = line_of(voxels);
-  p.cells.z = p.cells.y = one.taps();
-  p.cells.x = line.taps();
-  p.pred = pred.tensor;
+  GuideProblem problem(feature_voxels, with_mask ? 2 : 1);
+  constexpr std::int64_t targets = GuideProblem::targets, voxels = GuideProblem::voxels;
+  constexpr std::int64_t all = GuideProblem::images * voxels;
+  const simt::DeviceArray<E> of_pred(all * targets, "pred gradient");
+  const simt::DeviceArray<double> of_mask(all, "mask gradient");
+  GuideGradientParams& p = problem.p;
   p.pred.data = of_pred.data();
   p.pred.dtype = dtype_of<E>();
-  p.mask = mask.tensor;
   p.mask.data = with_mask ? of_mask.data() : nullptr;
   p.mask.dtype = DType::float64;
   start(guide_gradient_kernel<>, 2, p);
   const auto found = of_pred.download();
-  for (std::int64_t i = 0; i < images * voxels; ++i) {
-    const std::int64_t image = i / voxels, v = i % voxels;
-    const Tap& tap = line.tap[v];
+  const auto found_mask = with_mask ? of_mask.download() : std::vector<double>(all, 0.0);
+  for (std::int64_t i = 0; i < all; ++i) {
     double expected_mask = 0.0;
     for (std::int64_t target = 0; target < targets; ++target) {
-      const std::int64_t plane = image * targets + target;
-      double q[2] = {};
-      for (std::int64_t side = 0; side < sides; ++side) {
-        const double* row = &map[(plane * sides + side) * feature_voxels];
-        q[side] = (resized ? lerp(row[tap.lower], row[tap.upper], tap.weight) : row[v]) -
-                  taken[plane * sides + side];
-      }
-      const double of = pred.value[plane * voxels + v];
-      expected_mask += of * q[0] + (1.0 - of) * q[1];
-      const double expected = mask.value[i] * (q[0] - q[1]);
+      const std::int64_t plane = i / voxels * targets + target;
+      const Sides q = problem.at(plane, i % voxels);
+      const double of = problem.pred.value[plane * voxels + i % voxels];
+      expected_mask += of * q.value[0] + (1.0 - of) * q.value[1];
+      const double expected = problem.mask.value[i] * (q.value[0] - q.value[1]);
       const double rounding = std::is_same_v<E, float> ? 1e-6 : 1e-2;
       expect_near(widen(found[i * targets + target]), expected,
                   rounding * (1e-3 + std::fabs(expected)));
     }
-    if (with_mask) expect_near(of_mask.download()[i], expected_mask, 1e-12);
+    if (with_mask) expect_near(found_mask[i], expected_mask, 1e-12);
   }
 }
 
