@@ -8,9 +8,6 @@
 
 namespace protoseg::cuda {
 
-// Doubles of maps at feature size that are kept at a time: 32 MiB, or those of one group.
-constexpr std::int64_t map_values = std::int64_t{4} << 20;
-
 // What a chunk of images needs between its kernels.
 struct GroupChunk {
   std::int64_t images;  // of a chunk at most
@@ -37,9 +34,10 @@ GroupChunk take_group_chunk(const Sizes& sizes, const Device& device, Arena& are
   chunk.boundary = arena.take<Boundary>(groups * sizes.targets);
   chunk.threshold = arena.take<UnitThreshold<double>>(groups * sizes.targets);
   if (!sizes.resized) return chunk;
-  chunk.map_groups =
-      std::clamp<std::int64_t>(map_values / (sizes.targets * sizes.voxels), 1, groups);
-  chunk.maps = arena.take<double>(chunk.map_groups * sizes.targets * sizes.voxels);
+  const std::int64_t values = sizes.targets * sizes.voxels;
+  // Maps of as many groups as there may be bytes for, or of one.
+  chunk.map_groups = std::clamp<std::int64_t>(device.map_bytes / 8 / values, 1, groups);
+  chunk.maps = arena.take<double>(chunk.map_groups * values);
   return chunk;
 }
 

@@ -23,6 +23,7 @@ struct Device {
   std::int64_t block_bytes = 48 << 10;      // shared memory that one block may have
   std::int64_t processor_bytes = 64 << 10;  // shared memory of a multiprocessor
   bool clusters = false;
+  std::int64_t map_bytes = std::int64_t{32} << 20;  // of maps at feature size, kept at a time
 };
 
 struct Sweep {

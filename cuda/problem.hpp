@@ -85,6 +85,7 @@ struct Problem : Sizes {
 inline Device device_of(const GuideState& guide, const Tuning& tuning) {
   Device device = guide.device;
   if (tuning.cache_bytes > 0) device.cache_bytes = tuning.cache_bytes;
+  if (tuning.map_bytes > 0) device.map_bytes = tuning.map_bytes;
   return device;
 }
 

@@ -51,6 +51,11 @@ def mutants(file: str, test: str, changes: Mapping[str, tuple[str, ...]]) -> lis
     return result
 
 
+def within(context: str, old: str, new: str, *test: str) -> tuple[str, ...]:
+    """A change of `old`, which stands in the file several times: in `context` it is meant."""
+    return (context, context.replace(old, new), *test)
+
+
 def changed(mutation: Mutation, root: Path = build.ROOT) -> str:
     """The file with the bug in it; LookupError if it has no place or there is no such test."""
     text = (root / mutation.file).read_text()

@@ -65,6 +65,7 @@ struct Tuning {
   int cluster = 0;               // blocks of a cluster: 1, 2, 4 or 8
   int units = 0;                 // planes of a block: 1 to 4
   std::int64_t cache_bytes = 0;  // of the second-level cache, which bounds chunks of work
+  std::int64_t map_bytes = 0;    // of maps of resized features that are kept at a time
 };
 
 struct GuideState;

@@ -71,6 +71,7 @@ void units(Metric metric, bool in_float) {
   p.references = problem.bits.references;
   start(unit_boundary_kernel<>, 2, p);
   const auto found = threshold.download();
+  const auto counts = problem.bits.actual_count[1].download();
   for (std::int64_t i = 0; i < units * targets; ++i) {
     const std::int64_t unit = problem.channels + i / targets, target = i % targets;
     double weight;
@@ -85,6 +86,9 @@ void units(Metric metric, bool in_float) {
     std::uint8_t defined;
     simt::download(&defined, results.out.defined[0] + unit * targets + target, 1);
     SIMT_EXPECT_EQUAL(defined != 0, boundary.defined);
+    std::int64_t actual;
+    simt::download(&actual, results.out.actual[1] + unit * targets + target, sizeof(actual));
+    SIMT_EXPECT_EQUAL(actual, counts[unit / problem.channels * targets + target]);
   }
 }
 

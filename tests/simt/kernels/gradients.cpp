@@ -110,6 +110,9 @@ SIMT_SCENARIO(resized_groups_at_once) {  // with as many channels their maps are
   for (const Metric metric : {euclidean, cosine})
     check<float>(resized({6, 7}, {7, 8}, 2, 96, 1, metric));
 }
+SIMT_SCENARIO(resized_of_several_pieces) {
+  check<float>(resized({19, 23}, {21, 30}, 1, 3, 1, cosine));
+}
 SIMT_SCENARIO(downsampled) {
   for (const Metric metric : {euclidean, cosine}) {
     check<float>(resized({50}, {17}, 1, 3, 1, metric));

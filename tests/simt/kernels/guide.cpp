@@ -155,7 +155,8 @@ void weights(std::int64_t voxels, double scale, bool adjoint) {
     double most = 0.0;
     for (std::int64_t v = 0; v < voxels; ++v) {
       const double p = arrays.p(row / 2, v), m = arrays.m(row / 2 / targets, v);
-      exact.push_back(adjoint ? scale * (v + 1 == voxels ? 2.0 : uniform()) : m * (row % 2 == 0 ? p : 1.0 - p));
+      const double given = scale * (v + 1 == voxels ? 2.0 + 0.125 * row : uniform());
+      exact.push_back(adjoint ? given : m * (row % 2 == 0 ? p : 1.0 - p));
       most = std::fmax(most, exact.back());
     }
     keys.push_back(ordered(most));
@@ -255,9 +256,29 @@ void adjoint_axis(std::int64_t n_in, std::int64_t n_out, bool align_corners) {
 
 }  // namespace
 
-// Along x, from pred and mask, of planes [1, 3).
+// More rows than threads, of three segments each.
+SIMT_SCENARIO(totals_of_many_rows) {
+  constexpr std::int64_t rows = 2 * threads + 7, segments = 3;
+  const std::vector<double> values = normals<double>(rows * segments);
+  const simt::DeviceArray<double> partial(values, "partial"), total(rows, "totals");
+  const simt::DeviceArray<Findings> findings(std::vector<Findings>(1, Findings{}), "findings");
+  TotalsParams p{};
+  p.partial = partial.data();
+  p.rows = rows;
+  p.segments = segments;
+  p.total = total.data();
+  p.findings = findings.data();
+  start(totals_kernel<>, 2, p);
+  const auto found = total.download();
+  for (std::int64_t row = 0; row < rows; ++row) {
+    const double* part = &values[row * segments];
+    SIMT_EXPECT_EQUAL(found[row], part[0] + part[1] + part[2]);
+  }
+}
+
+// Along x, from pred and mask, of planes [1, 3); more elements than threads.
 SIMT_SCENARIO(adjoint_of_rows) {
-  constexpr std::int64_t n_out = 50, n_in = 7, lines = 3;
+  constexpr std::int64_t n_out = 50, n_in = 37, slices = 2, lines = 2 * slices;
   const Arrays arrays(lines * n_out, true);
   const simt::DeviceArray<int> lower(n_out, "lower"), upper(n_out, "upper"),
       begin(n_in + 1, "begin");
@@ -277,12 +298,13 @@ SIMT_SCENARIO(adjoint_of_rows) {
   p.guiding = arrays.guiding();
   p.cells.x = {lower.data(), upper.data(), weight.data(), exact.data(), begin.data()};
   p.cells.from.x = n_in;
-  p.cells.to.y = lines;
+  p.cells.to.z = slices;
+  p.cells.to.y = lines / slices;
   p.cells.to.x = n_out;
   p.first_plane = 1;
   p.planes = 2;
   p.out = out.data();
-  start(adjoint_rows_kernel<>, 1, p);
+  start(adjoint_rows_kernel<>, 2, p);
   const auto found = out.download();
   std::vector<double> expected(found.size(), 0.0);
   for (std::int64_t row = 0; row < 4; ++row)

@@ -56,6 +56,20 @@ void scores(std::int64_t n, std::int64_t blocks, Score which, Empty empty) {
   }
 }
 
+// Every thread writes to the dynamic shared memory of the next block of its cluster.
+struct NeighbourParams {
+  unsigned* out;  // [blocks, threads]
+};
+template <class = void>
+__global__ void neighbour_kernel(NeighbourParams p) {
+  unsigned* own = dynamic_shared<unsigned>();
+  const unsigned next = (cluster_block_rank() + 1) % cluster_blocks();
+  cluster_sync();
+  cluster_map_shared(own, next)[threadIdx.x] = blockIdx.x + 1000 * threadIdx.x;
+  cluster_sync();
+  p.out[blockIdx.x * threads + threadIdx.x] = own[threadIdx.x];
+}
+
 }  // namespace
 
 SIMT_SCENARIO(scores_of_every_kind) {
@@ -83,4 +97,23 @@ SIMT_SCENARIO(grids_within_their_limits) {
   SIMT_EXPECT_EQUAL(simt::launches().back().blocks, 2u);
   run(score_kernel<>, 3, nullptr, p, 0, 4);
   SIMT_EXPECT_EQUAL(simt::launches().back().blocks, 12u);
+}
+SIMT_SCENARIO(grids_have_what_is_asked_for) {
+  constexpr unsigned clusters = 3, cluster = 4;
+  const simt::DeviceArray<unsigned> out(clusters * cluster * threads, "out");
+  run(neighbour_kernel<>, clusters, nullptr, {out.data()}, threads * sizeof(unsigned), cluster);
+  const auto found = out.download();
+  for (unsigned i = 0; i < found.size(); ++i) {
+    const unsigned block = i / threads, first = block / cluster * cluster;
+    SIMT_EXPECT_EQUAL(found[i], first + (block + cluster - 1) % cluster + 1000 * (i % threads));
+  }
+}
+SIMT_SCENARIO(grids_that_are_refused) {
+  bool refused = false;
+  try {
+    run(score_kernel<>, 1, nullptr, ScoreParams{}, std::int64_t{1} << 20);
+  } catch (const Error&) {
+    refused = true;
+  }
+  SIMT_EXPECT(refused);
 }

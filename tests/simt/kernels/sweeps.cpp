@@ -223,9 +223,11 @@ void expect_prototypes(const SweepProblem& p, std::int64_t cache_bytes) {
 }
 
 // Counts and a map of groups, in chunks of images, and of maps that are resized.
-void expect_groups(const SweepProblem& p, std::int64_t groups, std::int64_t cache_bytes) {
+void expect_groups(const SweepProblem& p, std::int64_t groups, std::int64_t cache_bytes,
+                   std::int64_t map_bytes = 0) {
   const std::int64_t voxels = p.to.voxels();
-  const Tuning tuning = tuned(Strategy::automatic, 0, cache_bytes);
+  Tuning tuning = tuned(Strategy::automatic, 0, cache_bytes);
+  tuning.map_bytes = map_bytes;
   const simt::DeviceArray<std::uint8_t> map(images * groups * targets * voxels, "map");
   const Found found;
   for (const Sink sink : {Sink::counts, Sink::map})
@@ -314,6 +316,24 @@ SIMT_SCENARIO(resized_groups) {
     expect_groups(p, 1, cache_bytes);
     expect_groups(p, channels, cache_bytes);
   }
+}
+// Chunks of all 18 groups, and of the 12 of two images; maps of five groups, and of one at a time.
+SIMT_SCENARIO(resized_groups_in_parts) {
+  constexpr std::int64_t voxels = 9 * 12, maps = 5 * targets * voxels * 8;
+  const SweepProblem p(plane_of(9, 12), plane_of(33, 50), Layout::rows);
+  const auto projections = [&](std::int64_t cache_bytes, std::int64_t map_bytes) {
+    simt::clear_launches();
+    expect_groups(p, channels, cache_bytes, map_bytes);
+    std::int64_t count = 0;
+    for (const simt::Traffic& launch : simt::launches())
+      count += launch.kernel.find("::project_kernel") != std::string::npos;
+    return count / 2;  // of counts and of a map
+  };
+  constexpr std::int64_t two_images = 2 * 2 * channels * voxels * 4;
+  SIMT_EXPECT_EQUAL(projections(0, 0), 1);
+  SIMT_EXPECT_EQUAL(projections(0, maps), 4);
+  SIMT_EXPECT_EQUAL(projections(two_images, maps), 3 + 2);
+  SIMT_EXPECT_EQUAL(projections(two_images, 1), 18);
 }
 SIMT_SCENARIO(resized_groups_in_uneven_chunks) {
   // Half the cache holds two of three images.

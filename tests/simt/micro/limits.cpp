@@ -44,6 +44,7 @@ SIMT_FAULT(shared_not_asked_for, "were asked for with cudaFuncSetAttribute") {
 SIMT_FAULT(shared_too_large, "launch limits: 232449 bytes of shared memory") {
   simt::launch(nothing, {1, 32, 1, 232449}, nullptr, Params{});
 }
+SIMT_SCENARIO(shared_just_beyond_the_default) { launch({1, 32, 1, 49153}); }
 SIMT_SCENARIO(shared_refused_as_an_error) {
   SIMT_EXPECT_EQUAL(micro::pc::launch(nothing, {1, 32, 1, 232449}, nullptr, {}),
                     cudaErrorInvalidValue);

@@ -36,6 +36,26 @@ MUTATIONS = [
                 "packed_row(p.references, p.out, tile.image, target + t, p.targets).from(first);",
                 "packed_row(p.references, p.out, tile.image, target + t, p.targets);",
             ),
+            "blocks do the same": (
+                "i < p.tiles.count * p.segments; i += gridDim.x",
+                "i < p.tiles.count * p.segments; ++i",
+            ),
+            "last segment is whole": (
+                "static_cast<int>(lesser(segment_voxels<SumOf<T>>, voxels - first));",
+                "static_cast<int>(segment_voxels<SumOf<T>>);",
+            ),
+            "targets beyond the last": (
+                "here = static_cast<int>(lesser(target_tile, p.targets - target));",
+                "here = target_tile;",
+            ),
+            "counts of the first plane": (
+                "count_segment(staged + u * pitch, n",
+                "count_segment(staged, n",
+            ),
+            "units of the first image": (
+                "unit = tile.image * p.tiles.channels + tile.channel;",
+                "unit = tile.channel;",
+            ),
             "shift forgotten": ("bits.valid[word] >> shift,", "bits.valid[word],"),
             "references swapped": (
                 "__popc(foreground & target)) << 21",

@@ -1,4 +1,4 @@
-"""Bugs in a guide: the first look, weights, and the adjoint of resizing."""
+"""Bugs in a guide's first look."""
 
 from simt.mutation import mutants
 
@@ -104,114 +104,20 @@ MUTATIONS = [
                 "p.mask.value(0, 0, voxel) : 1.0;\n  const double pred",
             ),
             "largest mask is one": ("ordered(limits.largest_mask)", "ordered(1.0)"),
-        },
-    ),
-    *mutants(
-        "cuda/guide_weights.cuh",
-        "kernels/guide.cpp:weights_of_the_pred",
-        {
-            "sides swapped": ("return side == 0 ? positive", "return side == 1 ? positive"),
-            "target is the plane": (
-                "pred.value(image, plane % targets, voxel)",
-                "pred.value(image, 0, voxel)",
+            "pred above one": (
+                "f.pred_highest <= ordered(1.0)",
+                "f.pred_highest <= ordered(2.0)",
+                "values_that_are_not_acceptable",
             ),
-            "mask left out": (
-                "has_mask ? mask.value(image, 0, voxel) : 1.0;\n    return",
-                "1.0;\n    return",
+            "mask below zero": (
+                "f.mask_lowest <= ordered(-0.0)",
+                "f.mask_lowest <= ordered(1.0)",
+                "values_that_are_not_acceptable",
             ),
-            "padding not zero": (
-                "      if (v < p.voxels)\n        exact",
-                "      if (true)\n        exact",
-            ),
-            "padding not written": (
-                "(segment + 1) * totals_voxels, p.pitch)",
-                "(segment + 1) * totals_voxels, p.voxels)",
-            ),
-            "not scaled": (
-                "static_cast<Sum>(scale * exact)",
-                "static_cast<Sum>(exact)",
-                "weights_of_any_magnitude",
-            ),
-            "sums of what was not rounded": (
-                "sum[0] += static_cast<double>(weight);",
-                "sum[0] += scale * exact;",
-            ),
-            "accumulator of the segment before": ("double sum[1] = {0.0};", "double sum[1];"),
-            "sum of one thread": ("    block_sums(sum);\n", ""),
-            "rows of voxels": ("p.out[row * p.pitch + v]", "p.out[row * p.voxels + v]"),
-            "scale of the last segment": ("if (segment == 0) p.scale", "if (segment == 1) p.scale"),
-            "return before the barrier": (
-                "    block_sums(sum);\n",
-                "    if (threadIdx.x > 200) return;\n    block_sums(sum);\n",
-            ),
-            "adjoint of the first row": (
-                "p.adjoint[row * p.voxels + v]",
-                "p.adjoint[v]",
-                "weights_of_any_magnitude",
-            ),
-            "segment left out": (
-                "segment < p.segments; ++segment)\n      sum",
-                "segment < p.segments - 1; ++segment)\n      sum",
-            ),
-            "invalid has totals": ("valid ? sum : static_cast<double>(NAN)", "sum"),
-            "rows of partial": (
-                "p.partial[row * p.segments + segment]",
-                "p.partial[row + segment]",
-            ),
-            "upper weights as lower": (
-                "fma(1.0 - axis.exact[o], value(o), sum)",
-                "fma(axis.exact[o], value(o), sum)",
-                "adjoint_of_an_axis",
-            ),
-            "one output left out": (
-                "o < axis.begin[k + 1]; ++o",
-                "o + 1 < axis.begin[k + 1]; ++o",
-                "adjoint_of_an_axis",
-            ),
-            "first voxel has a neighbour": (
-                "  if (k > 0)\n",
-                "  if (k > 1)\n",
-                "adjoint_of_an_axis",
-            ),
-            "inner of the axis": (
-                "i / p.inner % p.n_in;",
-                "i / p.inner % p.n_out;",
-                "adjoint_of_an_axis",
-            ),
-            "outer of the input": (
-                "/ p.n_in * p.n_out * p.inner + inner",
-                "/ p.n_in * p.n_in * p.inner + inner",
-                "adjoint_of_an_axis",
-            ),
-            "neighbours as inner": (
-                "return in[o * p.inner];",
-                "return in[o];",
-                "adjoint_of_an_axis",
-            ),
-            "first plane": ("p.first_plane + row / 2", "row / 2", "adjoint_of_rows"),
-            "line of the feature": (
-                "line * p.cells.to.x + o",
-                "line * p.cells.from.x + o",
-                "adjoint_of_rows",
-            ),
-            "rows of both sides": (
-                "static_cast<int>(row % 2),\n                              line",
-                "0,\n                              line",
-                "adjoint_of_rows",
-            ),
-            "largest of a lane": ("    largest = warp_largest(largest);\n", ""),
-            "largest of the first segment": (
-                "i % p.segments * totals_voxels;\n    const std::int64_t end = lesser",
-                "0;\n    const std::int64_t end = lesser",
-                "weights_of_any_magnitude",
-            ),
-            "largest beyond the end": (
-                "lesser(p.voxels, first + totals_voxels)",
-                "first + totals_voxels",
-            ),
-            "largest of warps, no atomic": (
-                "atomicMax(p.largest + row, ordered(largest))",
-                "p.largest[row] = ordered(largest)",
+            "target of any value": (
+                "f.target_values == 0 && pred_in_range(f)",
+                "pred_in_range(f)",
+                "values_that_are_not_acceptable",
             ),
         },
     ),

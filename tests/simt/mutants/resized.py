@@ -184,6 +184,22 @@ MUTATIONS = [
                 "tap = resize_tap(o, p.n_in, p.n_out, p.interpolation, p.align_corners);",
                 "tap = resize_tap(o, p.n_in, p.n_out, p.interpolation, false);",
             ),
+            "lower is upper": (
+                "p.lower[o] = static_cast<int>(tap.lower)",
+                "p.lower[o] = static_cast<int>(tap.upper)",
+            ),
+            "exact as in float": (
+                "p.exact[o] = tap.weight;",
+                "p.exact[o] = static_cast<float>(tap.weight);",
+            ),
+            "output before it has other corners": (
+                "resize_tap(o - 1, p.n_in, p.n_out, p.interpolation, p.align_corners).lower",
+                "resize_tap(o - 1, p.n_in, p.n_out, p.interpolation, false).lower",
+            ),
+            "intervals opened by every output": (
+                "    if (o > 0) before =",
+                "    if (o < 0) before =",
+            ),
             "taps of one block": (
                 "o < p.n_out;\n       o += static_cast<std::int64_t>(gridDim.x) * threads",
                 "o < threads;\n       o += static_cast<std::int64_t>(gridDim.x) * threads",
@@ -220,6 +236,32 @@ MUTATIONS = [
                 "line * c.to.x, n",
                 "enlarged",
             ),
+            "slices of the next cell": (
+                "c.z.begin[c.z.lower[z] + 1] - first_z",
+                "c.z.begin[c.z.lower[z]] + 1 - first_z",
+                "enlarged_volumes",
+            ),
+            "words of one slice": (
+                "word * slices * rows +",
+                "word * rows +",
+                "enlarged_volumes",
+            ),
+            "rows of all planes": (
+                "p.rows[plane * c.tile_rows() + row]",
+                "p.rows[row]",
+                "enlarged",
+            ),
+            "totals uninitialised": (
+                "    unsigned bits = 0;\n",
+                "    unsigned bits;\n",
+                "enlarged",
+            ),
+            "totals of the first tile": (
+                "tile_of(p.cells, i % tiles)",
+                "tile_of(p.cells, 0)",
+                "enlarged",
+            ),
+            "totals of rows before": ("+ tile.first_row;", "+ 0;", "enlarged"),
             "totals of half": (
                 "k < tile.slices * tile.rows; k += warp_lanes)\n      bits",
                 "k < tile.rows; k += warp_lanes)\n      bits",

@@ -50,6 +50,28 @@ MUTATIONS = [
             ),
             "nothing is launched": ("  if (blocks <= 0) return;\n", ""),
             "elements of warps": ("divide_up(elements, threads)", "divide_up(elements, warps)"),
+            "elements in whole blocks": ("divide_up(elements, threads)", "elements / threads"),
+            "limit beyond 32 bits": ("std::int64_t{1} << 30;", "std::int64_t{1} << 32;"),
+            "blocks of a warp": (
+                "shape.block = dim3(threads);",
+                "shape.block = dim3(warp_lanes);",
+                "grids_have_what_is_asked_for",
+            ),
+            "no shared memory": (
+                "shape.shared_bytes = static_cast<std::size_t>(shared_bytes);",
+                "shape.shared_bytes = 0;",
+                "grids_have_what_is_asked_for",
+            ),
+            "no cluster": (
+                "  shape.cluster = static_cast<unsigned>(cluster);\n",
+                "",
+                "grids_have_what_is_asked_for",
+            ),
+            "error is dropped": (
+                "PROTOSEG_CUDA_CHECK(launch(kernel, shape, as_stream(stream), params));",
+                "static_cast<void>(launch(kernel, shape, as_stream(stream), params));",
+                "grids_that_are_refused",
+            ),
         },
     ),
 ]

@@ -41,6 +41,36 @@ MUTATIONS = [
                 "tiles.units",
             ),
             "chunk starts at the first unit": ("tile.channel - p.first_unit", "tile.channel"),
+            "barrier after staging removed": (
+                "tile.units, reference);\n    __syncthreads();\n",
+                "tile.units, reference);\n",
+            ),
+            "blocks do the same": (
+                "i < p.tiles.count * p.segments; i += gridDim.x",
+                "i < p.tiles.count * p.segments; ++i",
+            ),
+            "last segment is whole": (
+                "static_cast<int>(lesser(segment_voxels<SumOf<T>>, voxels - first));",
+                "static_cast<int>(segment_voxels<SumOf<T>>);",
+            ),
+            "sums of the first segment": (
+                "((unit + u) * p.segments + segment) * p.targets",
+                "((unit + u) * p.segments) * p.targets",
+            ),
+            "sums of the first target": (
+                "* p.targets + target) * 2 + side] = sum",
+                "* p.targets) * 2 + side] = sum",
+            ),
+            "sums of the other side": ("+ side] = sum;", "+ 1 - side] = sum;"),
+            "units that are none": (
+                "      if (u < tile.units)\n        p.sums",
+                "      if (u < most_units)\n        p.sums",
+            ),
+            "reference of the first channel": (
+                "load_references<T>(p.features, tile.image, tile.channel, tile.units",
+                "load_references<T>(p.features, tile.image, 0, tile.units",
+            ),
+            "segments staged again": ("tile.units, first, n, staged", "tile.units, 0, n, staged"),
             "doubles not needed": (
                 "!std::isfinite(sum) || (sum != 0.0 && std::fabs(sum) < 0x1p-80)",
                 "!std::isfinite(sum)",
@@ -153,6 +183,24 @@ MUTATIONS = [
                 "reference + u, wide",
                 "reference, wide",
                 "special_channels_last",
+            ),
+            "sums of the first segment": (
+                "* p.segments + at) * p.targets + target + t) * 2 + side] = sum",
+                "* p.segments) * p.targets + target + t) * 2 + side] = sum",
+            ),
+            "reference of the first channel": (
+                "load_references<T>(p.features, tile.image, tile.channel, tile.units",
+                "load_references<T>(p.features, tile.image, 0, tile.units",
+            ),
+            "bits of the first target": (
+                "packed_row(p.references, p.out, tile.image, target + t, p.targets);",
+                "packed_row(p.references, p.out, tile.image, target, p.targets);",
+                "kernels/counts.cpp:channels_last_by_sectors",
+            ),
+            "counts of the first unit": (
+                "count_segment(segment.staged + u * turned_pitch<T>, n",
+                "count_segment(segment.staged, n",
+                "kernels/counts.cpp:channels_last_by_sectors",
             ),
             "counts of rows before": (
                 "bits.from(first + row)",

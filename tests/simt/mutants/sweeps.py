@@ -101,6 +101,36 @@ MUTATIONS = [
                 "p.voxels = problem.voxels;",
                 "resized_groups",
             ),
+            "part at the chunk's beginning": (
+                "{range.origin, range.first + done,",
+                "{range.origin, range.first,",
+                "resized_groups_in_parts",
+            ),
+            "last part is whole": (
+                "std::min(chunk.map_groups, range.count - done)",
+                "chunk.map_groups",
+                "resized_groups_in_parts",
+            ),
+            "thresholds of the first part": (
+                "p.threshold = chunk.threshold + (range.first - range.origin) * problem.targets;",
+                "p.threshold = chunk.threshold;",
+                "resized_groups_in_parts",
+            ),
+            "boundaries of the first part": (
+                "p.boundary = chunk.boundary + (range.first - range.origin) * problem.targets;",
+                "p.boundary = chunk.boundary;",
+                "resized_groups_in_parts",
+            ),
+            "normals of the first part": (
+                "p.weight = chunk.weight + at * problem.group_channels;",
+                "p.weight = chunk.weight;",
+                "resized_groups_in_parts",
+            ),
+            "maps of the chunk's beginning": (
+                "p.map_offset = range.first * p.values.channel_stride;",
+                "p.map_offset = range.origin * p.values.channel_stride;",
+                "resized_groups_in_parts",
+            ),
             "no room for channels-last": (
                 "rows ? 0 : turned_bytes<T>);",
                 "0);",

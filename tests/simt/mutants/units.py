@@ -1,4 +1,4 @@
-"""Bugs in units that are summed, decided and counted in one launch, and in boundaries."""
+"""Bugs in units that are summed, decided and counted in one launch."""
 
 from simt.mutation import mutants
 
@@ -66,66 +66,6 @@ MUTATIONS = [
                 "staged_ + u * p_.pitch, p_.features.extent",
                 "staged_, p_.features.extent",
                 "kernels/resized.cpp:resident_planes",
-            ),
-        },
-    ),
-    *mutants(
-        "cuda/boundary.cuh",
-        "kernels/boundary.cpp:of_groups",
-        {
-            "prototypes swapped": (
-                "sum[0] / total[0], sum[1] / total[1]",
-                "sum[1] / total[1], sum[0] / total[0]",
-            ),
-            "last segment lost": (
-                "segment < p.segments; ++segment, at",
-                "segment < p.segments - 1; ++segment, at",
-            ),
-            "segments of the first target": (
-                "(unit * p.segments * p.targets + target) * 2",
-                "unit * p.segments * p.targets * 2",
-            ),
-            "stride of one target": ("at += 2 * p.targets", "at += 2"),
-            "total of the first target": (
-                "p.total + (image * p.targets + target) * 2",
-                "p.total + image * p.targets * 2",
-            ),
-            "chunk starts at the first unit": (
-                "image * p.channels + channel - p.first_unit",
-                "image * p.channels + channel",
-            ),
-            "undefined is forgotten": ("part[3] == 0.0", "true"),
-            "squares swapped": (
-                "sums.positive_square = part[1];\n  sums.negative_square = part[2];",
-                "sums.positive_square = part[2];\n  sums.negative_square = part[1];",
-                "of_groups_of_cosine",
-            ),
-            "channels beyond the block": (
-                "c = threadIdx.x; c < channels; c += threads) {\n      prototypes",
-                "c = threadIdx.x; c < threads && c < channels; c += threads) {\n      prototypes",
-                "of_wide_groups",
-            ),
-            "one channel as a group": ("if (channels == 1)", "if (false)", "of_groups_of_one"),
-            "actual of the wrong target": (
-                "actual_count[which][image * targets + target]",
-                "actual_count[which][image * targets]",
-                "kernels/units.cpp:in_one_block",
-            ),
-            "threshold not made exact": ("if (!in_float) return", "if (true) return", "of_units"),
-            "unit of the chunk": (
-                "p.sums.first_unit + i / targets, target = i % targets;\n    const std::int64_t image = unit / p.sums.channels;",  # noqa: E501
-                "i / targets, target = i % targets;\n    const std::int64_t image = unit / p.sums.channels;",  # noqa: E501
-                "of_units",
-            ),
-            "scale forgotten": (
-                "p.sums.total[2 * plane + 1] / p.scale[2 * plane + 1]",
-                "p.sums.total[2 * plane + 1]",
-                "prototypes",
-            ),
-            "means without reference": (
-                "found.reference + found.negative",
-                "found.negative",
-                "prototypes",
             ),
         },
     ),
