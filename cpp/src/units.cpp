@@ -38,6 +38,7 @@ class TileUnits {
                                 problem_.options.temperature, &weight);
       unit_[i] = unit_threshold<T>(weight, boundary);
     }
+    // From the last one on: it was summed last, and is what the second-level cache still holds.
     for (std::int64_t segment = problem_.segments() - 1; segment >= 0; --segment)
       counts_(image, channel, count, segment, unit_.data(), &result.tally[at * problem_.pairs]);
   }

@@ -35,7 +35,8 @@ class TileCounts {
     const std::int64_t piece = problem_.feature_piece();
     const auto asked = static_cast<std::int64_t>(problem_.asked.size());
     for (std::int64_t first = begin; first < end; first += piece) {
-      const std::int64_t n = std::min(piece, end - first), done = problem_.voxels - first - n;
+      const std::int64_t n = std::min(piece, end - first);
+      const std::int64_t done = problem_.voxels - first - n;  // if counted from the last segment on
       const StoredRow* rows = tile_.read(image, channel, count_channels, first, n);
       const UnitThreshold<T>* u = unit;
       Tally* sum = tally;

@@ -4,41 +4,11 @@
 #include "gradient_guide.cuh"
 #include "guide_cells.cuh"
 #include "tape.cuh"
+#include "taps.hpp"
 
 using namespace direct;
 
 namespace {
-
-// Taps of one axis, linear.
-struct LineTaps {
-  LineTaps(std::int64_t n_in, std::int64_t n_out)
-      : lower(n_out, "lower"),
-        upper(n_out, "upper"),
-        weight(n_out, "weight"),
-        exact(n_out, "exact"),
-        begin(n_in + 1, "begin") {
-    TapsParams p{};
-    p.n_in = n_in;
-    p.n_out = n_out;
-    p.lower = lower.data();
-    p.upper = upper.data();
-    p.weight = weight.data();
-    p.exact = exact.data();
-    p.begin = begin.data();
-    start(taps_kernel<>, 1, p);
-    for (std::int64_t o = 0; o < n_out; ++o)
-      tap.push_back(resize_tap(o, n_in, n_out, Interpolation::linear, false));
-  }
-  AxisTaps taps() const {
-    return {lower.data(), upper.data(), weight.data(), exact.data(), begin.data()};
-  }
-
-  std::vector<Tap> tap;
-  simt::DeviceArray<int> lower, upper;
-  simt::DeviceArray<float> weight;
-  simt::DeviceArray<double> exact;
-  simt::DeviceArray<int> begin;
-};
 
 // What comes down to maps [groups, targets, voxels].
 struct Down {
@@ -181,7 +151,7 @@ struct GuideProblem {
   }
 
   std::int64_t feature_voxels, sides;
-  LineTaps one, line;
+  DeviceTaps one, line;
   Features<float> pred, mask;
   std::vector<double> map, taken;
   simt::DeviceArray<double> projection, constant;
@@ -278,7 +248,7 @@ SIMT_SCENARIO(constants_of_many_rows) {
 SIMT_SCENARIO(what_comes_down_along_x) {
   constexpr std::int64_t first = 1, rows = 4, targets = 2, n_in = 37, n_out = 50;
   constexpr std::int64_t slices = 2, lines = 3 * slices;
-  const LineTaps x(n_in, n_out);
+  const DeviceTaps x(n_in, n_out);
   const Down down(3, targets, lines * n_out, Metric::cosine);
   const simt::DeviceArray<double> out(rows * lines * n_in, "out");
   UpstreamRowsParams<float> p{};

@@ -3,6 +3,7 @@
 
 #include "direct.hpp"
 #include "guide_cells.cuh"
+#include "taps.hpp"
 #include "units.cuh"
 
 using namespace direct;
@@ -15,58 +16,6 @@ struct Geometry {
   std::int64_t from[3], to[3];
   Interpolation interpolation = Interpolation::linear;
   bool align_corners = false;
-};
-
-// Taps of one axis, made by the kernel and checked.
-struct DeviceTaps {
-  DeviceTaps(const Geometry& g, int axis)
-      : n_in(g.from[axis]),
-        n_out(g.to[axis]),
-        lower(n_out, "lower"),
-        upper(n_out, "upper"),
-        weight(n_out, "weight"),
-        exact(n_out, "exact"),
-        begin(n_in + 1, "begin") {
-    TapsParams p{};
-    p.n_in = n_in;
-    p.n_out = n_out;
-    p.interpolation = g.interpolation;
-    p.align_corners = g.align_corners;
-    p.lower = lower.data();
-    p.upper = upper.data();
-    p.weight = weight.data();
-    p.exact = exact.data();
-    p.begin = begin.data();
-    start(taps_kernel<>, 1, p);
-    for (std::int64_t o = 0; o < n_out; ++o)
-      tap.push_back(resize_tap(o, n_in, n_out, g.interpolation, g.align_corners));
-  }
-  AxisTaps taps() const {
-    return {lower.data(), upper.data(), weight.data(), exact.data(), begin.data()};
-  }
-  void expect_taps() const {
-    const auto l = lower.download(), u = upper.download(), b = begin.download();
-    const auto e = exact.download();
-    const auto w = weight.download();
-    for (std::int64_t o = 0; o < n_out; ++o) {
-      SIMT_EXPECT_EQUAL(l[o], tap[o].lower);
-      SIMT_EXPECT_EQUAL(u[o], tap[o].upper);
-      SIMT_EXPECT_EQUAL(e[o], tap[o].weight);
-      SIMT_EXPECT_EQUAL(w[o], static_cast<float>(tap[o].weight));
-    }
-    for (std::int64_t k = 0; k <= n_in; ++k) {
-      std::int64_t before = 0;
-      while (before < n_out && tap[before].lower < k) ++before;
-      SIMT_EXPECT_EQUAL(b[k], before);
-    }
-  }
-
-  std::int64_t n_in, n_out;
-  std::vector<Tap> tap;
-  simt::DeviceArray<int> lower, upper;
-  simt::DeviceArray<float> weight;
-  simt::DeviceArray<double> exact;
-  simt::DeviceArray<int> begin;
 };
 
 Extent extent_of(const std::int64_t n[3]) {
@@ -82,9 +31,9 @@ struct CellsProblem {
       : targets(targets_in),
         from(extent_of(g.from)),
         to(extent_of(g.to)),
-        z(g, 0),
-        y(g, 1),
-        x(g, 2),
+        z(g.from[0], g.to[0], g.interpolation, g.align_corners),
+        y(g.from[1], g.to[1], g.interpolation, g.align_corners),
+        x(g.from[2], g.to[2], g.interpolation, g.align_corners),
         bits(images, targets, to.voxels()) {
     cells.resized = true;
     cells.from = from;
@@ -356,16 +305,11 @@ SIMT_SCENARIO(taps) {
       for (const Geometry& g : {up_2d, down_2d, up_3d})
         for (int axis = 0; axis < 3; ++axis)
           if (interpolation == Interpolation::linear || !align)
-            DeviceTaps({{g.from[0], g.from[1], g.from[2]},
-                        {g.to[0], g.to[1], g.to[2]},
-                        interpolation,
-                        align},
-                       axis)
-                .expect_taps();
+            DeviceTaps(g.from[axis], g.to[axis], interpolation, align).expect_taps();
 }
 SIMT_SCENARIO(taps_of_long_axes) {
-  DeviceTaps({{1, 1, 700}, {1, 1, 900}}, 2).expect_taps();
-  DeviceTaps({{1, 1, 900}, {1, 1, 300}}, 2).expect_taps();
+  DeviceTaps(700, 900).expect_taps();
+  DeviceTaps(900, 300).expect_taps();
 }
 SIMT_SCENARIO(doubtful_voxels) { ties<float>(1.0, 0.3); }
 SIMT_SCENARIO(doubtful_voxels_of_volumes) { ties<float>(1.0, 0.3, {{3, 3, 4}, {8, 7, 12}}); }
