@@ -65,7 +65,7 @@ def networks(session: nox.Session) -> None:
 
 @nox.session
 def mutations(session: nox.Session) -> None:
-    """Plant every bug into the CUDA kernels; `tests` plants a twentieth of them."""
+    """Plant every bug into the CUDA kernels; `tests` plants a fortieth of them."""
     install(session, ".[test]")
     environment = {"SIMT_MUTATIONS": "all"}
     session.run("pytest", "tests/simt/test_mutation.py", *session.posargs, env=environment)

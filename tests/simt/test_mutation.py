@@ -1,6 +1,6 @@
 """Every bug planted into the kernels (mutants/) makes its test fail.
 
-Each is compiled on its own. Without SIMT_MUTATIONS=all, every twentieth is planted, and one at
+Each is compiled on its own. Without SIMT_MUTATIONS=all, every fortieth is planted, and one at
 least of every file of the kernels.
 """
 
@@ -30,7 +30,7 @@ def _load(path: Path) -> list[Mutation]:
 
 def _sample(mutations: Sequence[Mutation]) -> list[Mutation]:
     one_of_file = {planted.file: planted.id for planted in reversed(mutations)}
-    ids = {*one_of_file.values(), *(planted.id for planted in mutations[::20])}
+    ids = {*one_of_file.values(), *(planted.id for planted in mutations[::40])}
     return [planted for planted in mutations if planted.id in ids]
 
 
