@@ -183,7 +183,8 @@ def _volume(image: Any, config: SweepConfig, *, label: bool, axes: int) -> _Read
     import nibabel as nib
 
     if axes < 3 and (config.orientation or config.spacing is not None):
-        raise CaseError("shape", "orientation and spacing are for volumes; this image has 2 axes.")
+        message = f"orientation and spacing are for volumes; this image has {axes} axes."
+        raise CaseError("shape", message)
     if config.orientation:
         now = nib.io_orientation(image.affine)
         wanted = nib.orientations.axcodes2ornt(config.orientation.upper())
