@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
+
+# Read when OpenMP's runtime is loaded: threads that spin while they wait slow down the tests of
+# the other processes of `pytest -n auto`.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 import protoseg_fast as psf
 from problems import DTYPES
+
+HERE = Path(__file__).parent
 
 _COMMON = {
     "deadline": None,  # shared machines are noisy: no test is timed
@@ -35,10 +42,13 @@ def pytest_report_header() -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark the tests slow that look at the result of the demo: it trains a network first."""
+    """Mark the slow tests of the demo, and what one process of `pytest -n` should run together."""
     for item in items:
         if item.path.name == "test_demo.py" and "result" in item.fixturenames:
-            item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.slow)  # it trains a network first
+        part = item.path.relative_to(HERE).parts[0]  # a file, or a folder whose fixtures are shared
+        if part != "simt":  # what its tests share is on disk
+            item.add_marker(pytest.mark.xdist_group(part))
 
 
 @pytest.fixture(params=psf.available_isas())

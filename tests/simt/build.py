@@ -7,6 +7,7 @@ compiler, the flags, and every file that went into it are the same, byte for byt
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import functools
 import hashlib
 import json
@@ -17,8 +18,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ CACHE = Path(os.environ.get("SIMT_CACHE", Path(tempfile.gettempdir()) / f"simt-{
 # Where the kernels and the library are read from; mutation tests point it at a changed copy.
 TREE = Path(os.environ.get("SIMT_TREE", ROOT))
 COMPILER = os.environ.get("CXX", "g++")
-JOBS = 2
+JOBS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2  # of this process
 
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-class-memaccess")
 COMMON = ("-std=c++17", "-g1", "-fPIC", "-ffp-contract=off", "-pthread")
@@ -149,6 +149,13 @@ def _compile(command: Sequence[str | Path], instrumented: bool, scratch: Path) -
 
 def compile_unit(unit: Unit, tree: Path = TREE) -> Path:
     """The object file of a unit; files of the kernels and the library are those of `tree`."""
+    done = _compile_unit(unit, tree, wait=True)
+    assert done is not None
+    return done
+
+
+def _compile_unit(unit: Unit, tree: Path, *, wait: bool) -> Path | None:
+    """None: another process, or thread, is compiling it, and this one shall not wait."""
     source = _in_tree(unit.source.resolve(), tree)
     flags = [*(INSTRUMENTED if unit.instrumented else PLAIN), *WARNINGS, *unit.flags]
     own = source.is_relative_to(RUNTIME)  # the runtime knows nothing of the kernels
@@ -161,22 +168,31 @@ def compile_unit(unit: Unit, tree: Path = TREE) -> Path:
     key = _digest(_compiler_version(), recipe, *flags, _portable(source, tree), *headers)
     known = CACHE / "objects" / key
     known.mkdir(parents=True, exist_ok=True)
-    with _turn(key if own else f"{key} {tree}"), _compiling:
-        done = _find(known, tree)
-        if done is None:
-            includes = [f"-I{folder}" for folder in directories]
-            command = [COMPILER, *flags, *includes, "-x", "c++", "-c", str(source)]
-            done = _make(known, command, unit.instrumented, tree)
-    return done
+    with _turn(known / f"{'runtime' if own else _digest(str(tree))}.lock", wait) as ours:
+        if not ours:
+            return None
+        with _compiling:
+            done = _find(known, tree)
+            if done is None:
+                includes = [f"-I{folder}" for folder in directories]
+                command = [COMPILER, *flags, *includes, "-x", "c++", "-c", str(source)]
+                done = _make(known, command, unit.instrumented, tree)
+            return done
 
 
 _compiling = threading.BoundedSemaphore(JOBS)
-_turns: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
-def _turn(what: str) -> threading.Lock:
-    """So that two threads do not compile the same."""
-    return _turns[what]
+@contextlib.contextmanager
+def _turn(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold a lock file, so that nothing is compiled twice; false if it is held and not to wait."""
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError:
+            yield False
+        else:
+            yield True  # closing the file releases the lock
 
 
 def _find(known: Path, tree: Path) -> Path | None:
@@ -205,9 +221,13 @@ def _make(known: Path, command: Sequence[str], instrumented: bool, tree: Path) -
 
 
 def compile_all(units: Iterable[Unit], tree: Path = TREE) -> list[Path]:
-    """The objects of several units, compiled side by side."""
+    """The objects of several units, compiled side by side with whoever compiles the same."""
+    units = list(units)
     with ThreadPoolExecutor(JOBS) as pool:
-        return list(pool.map(lambda unit: compile_unit(unit, tree), units))
+        first = list(pool.map(lambda unit: _compile_unit(unit, tree, wait=False), units))
+        left = [unit for unit, done in zip(units, first, strict=True) if done is None]
+        second = iter(list(pool.map(lambda unit: compile_unit(unit, tree), left)))
+        return [done or next(second) for done in first]
 
 
 def _runtime_units(*, main: bool) -> list[Unit]:

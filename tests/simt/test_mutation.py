@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -39,16 +38,6 @@ MUTATIONS = ALL if os.environ.get("SIMT_MUTATIONS") == "all" else _sample(ALL)
 
 
 @pytest.fixture(scope="session")
-def outcomes(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[build.Result]]]:
-    """The mutations that were asked for, two at a time."""
-    calls = [getattr(item, "callspec", None) for item in request.session.items]
-    wanted = [call.params["planted"] for call in calls if call and "planted" in call.params]
-    with ThreadPoolExecutor(build.JOBS) as pool:
-        yield {planted.id: pool.submit(mutation.outcome, planted) for planted in wanted}
-        pool.shutdown(cancel_futures=True)
-
-
-@pytest.fixture(scope="session")
 def passes() -> Callable[[str], build.Result]:
     """How a test ends without a bug; run once."""
     return cache(lambda test: mutation.run_test(test, build.ROOT))
@@ -56,14 +45,10 @@ def passes() -> Callable[[str], build.Result]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("planted", MUTATIONS, ids=lambda planted: planted.id)
-def test_mutation_is_found(
-    planted: Mutation,
-    outcomes: dict[str, Future[build.Result]],
-    passes: Callable[[str], build.Result],
-) -> None:
+def test_mutation_is_found(planted: Mutation, passes: Callable[[str], build.Result]) -> None:
     sound = passes(planted.test)
     assert sound.passed, f"fails without the bug:\n{sound.output}"
-    result = outcomes[planted.id].result()
+    result = mutation.outcome(planted)
     assert not result.passed, f"{planted.test} passes with the bug '{planted.name}' planted"
 
 
