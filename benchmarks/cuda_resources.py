@@ -1,6 +1,6 @@
-"""Registers, shared memory, spills and occupancy of every CUDA kernel, as ptxas reports them.
+"""Registers, shared memory, stack and occupancy of every CUDA kernel of the installed package.
 
-Compiles cuda/*.cu with the flags of the build, once per architecture, no GPU needed:
+cuobjdump reads them from the machine code for each architecture, no GPU needed:
 
     python benchmarks/cuda_resources.py            # print the table
     python benchmarks/cuda_resources.py --write    # and put it into docs/gpu.md
@@ -9,22 +9,17 @@ Compiles cuda/*.cu with the flags of the build, once per architecture, no GPU ne
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = ROOT / "docs" / "gpu.md"
-JOBS = 2
 THREADS = 256  # of every block, see cuda/shape.cuh
 
 REGISTERS = 65536  # of a multiprocessor, on all architectures below
@@ -48,8 +43,7 @@ class Usage:
     architecture: int
     registers: int
     shared_bytes: int  # static
-    spill_bytes: int
-    stack_bytes: int
+    stack_bytes: int  # of a thread, in device memory: spilled registers, arrays with an index
 
     @property
     def blocks(self) -> int:
@@ -67,71 +61,40 @@ class Usage:
 
 
 def find_tool(name: str) -> str:
-    """A tool of this environment or of the system."""
-    path = shutil.which(name, path=sysconfig.get_path("scripts")) or shutil.which(name)
+    """A tool of this environment, of a package of NVIDIA's in it, or of the system."""
+    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
+    folders = [sysconfig.get_path("scripts"), *map(str, packages.glob("*/bin"))]
+    found = (shutil.which(name, path=folder) for folder in folders)
+    path = next(filter(None, found), None) or shutil.which(name)
     if path is None:
         raise FileNotFoundError(f"{name} is not installed")
     return path
 
 
-def device_commands(folder: Path) -> dict[str, tuple[list[str], list[int]]]:
-    """The build's command for each source, without its targets, and the architectures."""
-    configure = [find_tool("cmake"), "-S", ROOT, "-B", folder, "-G", "Ninja", "-DPROTOSEG_CUDA=ON"]
-    configure += [
-        "-DCMAKE_EXPORT_COMPILE_COMMANDS=ON",
-        f"-DCMAKE_MAKE_PROGRAM={find_tool('ninja')}",
-    ]
-    done = subprocess.run(configure, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"cmake failed:\n{done.stdout}{done.stderr}")
-    commands = {}
-    for entry in json.loads((folder / "compile_commands.json").read_text()):
-        if not entry["file"].endswith(".cu"):
-            continue
-        words = shlex.split(entry["command"])
-        text = " ".join(words)
-        architectures = sorted({int(a) for a in re.findall(r"code=\S*?sm_(\d+)", text)})
-        kept = [word for word in words if not word.startswith("--generate-code")]
-        kept = kept[: kept.index("-x")]  # what follows: -x cu -c SOURCE -o OBJECT
-        commands[entry["file"]] = kept, architectures
-    return commands
-
-
-def compile_for(command: Sequence[str], source: str, architecture: int) -> str:
-    """What ptxas says about one source on one architecture; warnings are errors."""
-    with tempfile.TemporaryDirectory() as scratch:
-        target = f"--gpu-architecture=sm_{architecture}"
-        output = f"{scratch}/kernels.cubin"
-        words = [*command, target, "-Xptxas=-v", "-Werror=all-warnings", "--cubin", source]
-        done = subprocess.run([*words, "-o", output], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"nvcc failed for sm_{architecture}:\n{done.stdout}{done.stderr}")
-    return done.stdout + done.stderr
-
-
 REPORT = re.compile(
-    r"Compiling entry function '(?P<name>\w+)' for 'sm_(?P<architecture>\d+)\w*'"
-    r".*?(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, "
-    r"(?P<loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<rest>[^\n]*)",
-    re.DOTALL,
+    r"^arch = sm_(?P<architecture>\d+)"
+    r"|^ *Function (?P<name>\w+):\s+"
+    r"REG:(?P<registers>\d+) STACK:(?P<stack>\d+) SHARED:(?P<shared>\d+) LOCAL:(?P<local>\d+)",
+    re.MULTILINE,
 )
 
 
 def parse(report: str) -> list[Usage]:
-    """The kernels of a report."""
-    found = [match.groupdict() for match in REPORT.finditer(report)]
-    names = demangle([entry["name"] for entry in found])
-    usages = []
-    for entry, name in zip(found, names, strict=True):
-        shared = re.search(r"(\d+) bytes smem", entry["rest"])
+    """The kernels of a report: an architecture, then its kernels."""
+    matches = list(REPORT.finditer(report))
+    names = iter(demangle([match["name"] for match in matches if match["name"]]))
+    usages, architecture = [], 0
+    for match in matches:
+        if match["architecture"]:
+            architecture = int(match["architecture"])
+            continue
         usages.append(
             Usage(
-                kernel=name,
-                architecture=int(entry["architecture"]),
-                registers=int(entry["registers"]),
-                shared_bytes=int(shared[1]) if shared else 0,
-                spill_bytes=int(entry["stores"]) + int(entry["loads"]),
-                stack_bytes=int(entry["stack"]),
+                kernel=next(names),
+                architecture=architecture,
+                registers=int(match["registers"]),
+                shared_bytes=int(match["shared"]),
+                stack_bytes=int(match["stack"]) + int(match["local"]),
             )
         )
     return usages
@@ -152,19 +115,25 @@ def demangle(names: Sequence[str]) -> list[str]:
     return short
 
 
-def measure() -> list[Usage]:
-    """Compile everything; all kernels on all architectures."""
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = [
-            (command, source, architecture)
-            for source, (command, architectures) in device_commands(Path(folder)).items()
-            for architecture in architectures
-        ]
-        with ThreadPoolExecutor(JOBS) as pool:
-            reports = list(pool.map(lambda job: compile_for(*job), jobs))
-    # A kernel that two sources launch is reported twice, the same both times.
-    usages = {usage for report in reports for usage in parse(report)}
-    return sorted(usages, key=lambda usage: (usage.kernel, usage.architecture))
+def installed() -> Path:
+    """The extension module of the installed package."""
+    from protoseg_fast import _core
+
+    return Path(_core.__file__)
+
+
+def measure(library: Path) -> list[Usage]:
+    """All kernels of a library on all architectures."""
+    command = [find_tool("cuobjdump"), "--dump-resource-usage", library]
+    report = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    usages = parse(report)
+    # Newer architectures may count the kilobyte of shared memory in that every block costs.
+    own: dict[str, int] = {}
+    for usage in usages:
+        own[usage.kernel] = min(usage.shared_bytes, own.get(usage.kernel, usage.shared_bytes))
+    # A kernel that two sources launch is there twice, the same both times.
+    once = {replace(usage, shared_bytes=own[usage.kernel]) for usage in usages}
+    return sorted(once, key=lambda usage: (usage.kernel, usage.architecture))
 
 
 def table(usages: Iterable[Usage]) -> str:
@@ -202,17 +171,20 @@ def write(text: str, section: str = "cuda_resources") -> None:
 
 
 def main() -> int:
-    """Command line; the exit status is 1 if anything spills."""
+    """Command line; the exit status is 1 if a kernel keeps anything on a stack."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--library", type=Path, help="instead of the installed package's")
     parser.add_argument("--write", action="store_true", help="put the table into docs/gpu.md")
     arguments = parser.parse_args()
-    usages = measure()
+    usages = measure(arguments.library or installed())
+    if not usages:
+        parser.error("the library has no CUDA kernels: build it with nvcc")
     print(table(usages))
     if arguments.write:
         write(table(usages))
-    spilling = [usage for usage in usages if usage.spill_bytes]
+    spilling = [usage for usage in usages if usage.stack_bytes]
     for usage in spilling:
-        print(f"spills: {usage.kernel} on sm_{usage.architecture}: {usage.spill_bytes} bytes")
+        print(f"spills: {usage.kernel} on sm_{usage.architecture}: {usage.stack_bytes} bytes")
     return 1 if spilling else 0
 
 

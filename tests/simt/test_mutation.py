@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -55,6 +56,16 @@ def test_mutation_is_found(planted: Mutation, passes: Callable[[str], build.Resu
 def test_mutations_have_names_of_their_own() -> None:
     names = [planted.id for planted in ALL]
     assert len(names) == len(set(names))
+
+
+KERNEL = re.compile(r"__global__[^;{]*?\b(\w+_kernel)\(")
+
+
+@pytest.mark.parametrize("file", sorted((build.ROOT / "cuda").glob("*.cuh")), ids=lambda f: f.name)
+def test_mutations_are_eight_or_more_for_every_kernel(file: Path) -> None:
+    kernels = KERNEL.findall(file.read_text())
+    planted = sum(build.ROOT / planted.file == file for planted in ALL)
+    assert planted >= 8 * len(kernels), f"{file.name}: {planted} bugs for {kernels}"
 
 
 @pytest.mark.parametrize("planted", ALL, ids=lambda planted: planted.id)
