@@ -16,8 +16,6 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "quick"]
 
-# A process per core; each file of tests stays in one process, tests/simt is dealt out by test.
-PYTEST = ("pytest", "-n", "auto")
 EXTRAS = nox.project.load_toml("pyproject.toml")["project"]["optional-dependencies"]
 CPP_SOURCES = ["cpp", "cuda", "tests/cpp"]
 CPP_SUFFIXES = {".cpp", ".hpp", ".cu", ".cuh"}
@@ -47,7 +45,7 @@ def tools(*names: str) -> list[str]:
 def tests(session: nox.Session) -> None:
     """Run all tests."""
     install(session, ".[test]")
-    session.run(*PYTEST, *session.posargs)
+    session.run("pytest", *session.posargs)
 
 
 @nox.session
@@ -55,7 +53,7 @@ def quick(session: nox.Session) -> None:
     """Run the tests that take a few seconds at most."""
     install(session, ".[test]")
     chosen = ["-m", "not slow", "--ignore=tests/simt", *session.posargs]  # simt compiles scenarios
-    session.run(*PYTEST, *chosen, env={"HYPOTHESIS_PROFILE": "quick"})
+    session.run("pytest", *chosen, env={"HYPOTHESIS_PROFILE": "quick"})
 
 
 @nox.session
@@ -63,7 +61,7 @@ def networks(session: nox.Session) -> None:
     """Test with the networks, files and queries of other libraries, none of them left out."""
     install(session, ".[test,libraries]")
     environment = {"PROTOSEG_TEST_LIBRARIES": "required"}
-    session.run(*PYTEST, *LIBRARY_TESTS, *session.posargs, env=environment)
+    session.run("pytest", "-n", "2", *LIBRARY_TESTS, *session.posargs, env=environment)
 
 
 @nox.session
@@ -71,7 +69,7 @@ def mutations(session: nox.Session) -> None:
     """Plant every bug into the CUDA kernels; `tests` plants a fortieth of them."""
     install(session, ".[test]")
     environment = {"SIMT_MUTATIONS": "all"}
-    session.run(*PYTEST, "tests/simt/test_mutation.py", *session.posargs, env=environment)
+    session.run("pytest", "tests/simt", "-k", "mutation", *session.posargs, env=environment)
 
 
 @nox.session
@@ -119,7 +117,7 @@ def sanitizers(session: nox.Session) -> None:
         loaded = f"from protoseg_fast import _core; assert _core.__file__.startswith({folder!r})"
         session.run("python", "-c", loaded, env=environment)
         chosen = session.posargs or ["-m", "not slow", *SANITIZED_TESTS]
-        session.run(*PYTEST, "-p", "no:cacheprovider", *chosen, env=environment)
+        session.run("pytest", "-n", "2", "-p", "no:cacheprovider", *chosen, env=environment)
 
 
 @nox.session

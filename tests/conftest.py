@@ -40,6 +40,15 @@ def pytest_report_header() -> list[str]:
     ]
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """A process for each core, up to eight; this one alone for single files, --pdb and -s."""
+    seen = config.getoption("usepdb") or config.getoption("capture") == "no"
+    if seen or any(".py" in argument for argument in config.args):
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(8, cores or 1)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Mark the slow tests of the demo, and what one process of `pytest -n` should run together."""
