@@ -109,15 +109,19 @@ def include_directories(tree: Path) -> list[Path]:
     return [RUNTIME / "include", tree / "cuda", tree / "cpp" / "include", tree / "cpp" / "src"]
 
 
+def _is_of(path: Path, tree: Path) -> bool:
+    """Whether it is a file of the kernels or the library, which differ from tree to tree."""
+    return path.is_relative_to(tree) and path.relative_to(tree).parts[0] in ("cuda", "cpp")
+
+
 def _in_tree(path: Path, tree: Path) -> Path:
     """Files of the kernels and the library are taken from the tree."""
-    inside = path.is_relative_to(ROOT) and path.relative_to(ROOT).parts[0] in ("cuda", "cpp")
-    return tree / path.relative_to(ROOT) if inside else path
+    return tree / path.relative_to(ROOT) if _is_of(path, ROOT) else path
 
 
 def _portable(path: Path, tree: Path) -> str:
-    """A path that is the same for all trees."""
-    return f"tree:{path.relative_to(tree)}" if path.is_relative_to(tree) else str(path)
+    """A path that is the same for all trees, the checkout being one of them."""
+    return f"tree:{path.relative_to(tree)}" if _is_of(path, tree) else str(path)
 
 
 def _is_current(files: dict[str, str], tree: Path) -> bool:
