@@ -87,6 +87,8 @@ class Predictor:
     @staticmethod
     def check_agreement(first: Tensor, second: Tensor) -> None:
         """Raise ValueError if two runs on the same image differ by more than rounding."""
+        if torch.equal(first, second):  # as a rule; allclose takes fifty times as long
+            return
         tolerance = 8 * torch.finfo(first.dtype).eps ** 0.75
         scale = float(first.abs().max()) if first.numel() else 0.0
         if first.shape == second.shape and torch.allclose(

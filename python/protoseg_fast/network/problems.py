@@ -157,7 +157,11 @@ def _members(target: Tensor, labels: Sequence[tuple[int, ...]]) -> Tensor:
     if not torch.equal(whole, target):
         raise ValueError("target is a label map here and must hold whole numbers.")
     whole = whole.long()
-    return torch.cat([torch.isin(whole, torch.tensor(region)) for region in labels], dim=1)
+    found = torch.zeros(len(whole), len(labels), *whole.shape[2:], dtype=torch.bool)
+    for index, region in enumerate(labels):
+        for label in region:  # a comparison takes a small part of isin's time
+            found[:, index : index + 1] |= whole == label
+    return found
 
 
 def _labels(value: Any) -> tuple[int, ...]:
