@@ -61,12 +61,15 @@ void Cells::set_columns() {
   x_lower.resize(blocks * columns, x_lower.back());
   x_upper.resize(blocks * columns, x_upper.back());
   exact[2].resize(blocks * columns, exact[2].back());
-  for (std::int64_t o = 0; o < blocks * columns; ++o) {
-    if (o % 8 == 0) octet_first.push_back(x_lower[o]);
-    const std::int64_t index = x_lower[o] - octet_first.back();
-    octet_index.push_back(static_cast<std::int32_t>(index));
-    for (int byte = 0; byte < 2; ++byte)
-      octet_bytes.push_back(static_cast<std::uint8_t>(2 * index + byte));
+  for (std::int64_t place = 0; place < blocks * columns / 8; ++place) {
+    const std::int64_t* lower = &x_lower[8 * x_octet(place)];
+    octet_first.push_back(*lower);
+    for (int k = 0; k < 8; ++k) {
+      const std::int64_t index = lower[k] - *lower;
+      octet_index.push_back(static_cast<std::int32_t>(index));
+      for (int byte = 0; byte < 2; ++byte)
+        octet_bytes.push_back(static_cast<std::uint8_t>(2 * index + byte));
+    }
   }
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t lower = x_lower[block * columns];
@@ -91,12 +94,14 @@ void Cells::set_weights() {
       worst = std::max(worst, std::fabs(result * 0x1p-15 - weight));
       return static_cast<std::int16_t>(result);
     };
-    if (axis == 1) {
-      for (const std::int64_t row : y_rows_)
-        coarse[1].insert(coarse[1].end(), columns, rounded(exact[1][row]));
-    } else {
-      for (const double weight : exact[axis]) coarse[axis].push_back(rounded(weight));
-    }
+    const auto octets = static_cast<std::int64_t>(y_rows_.size()) * columns / 8;
+    if (axis == 0)
+      for (const double weight : exact[0]) coarse[0].push_back(rounded(weight));
+    for (std::int64_t place = 0; axis == 1 && place < octets; ++place)
+      coarse[1].insert(coarse[1].end(), 8,
+                       rounded(exact[1][y_rows_[octet_at(place) * 8 / columns]]));
+    for (std::int64_t place = 0; axis == 2 && place < blocks * columns / 8; ++place)
+      for (int k = 0; k < 8; ++k) coarse[2].push_back(rounded(exact[2][8 * x_octet(place) + k]));
     error[axis] = 0.5 + (coarse_steps + 2.0) * worst;
   }
   coarse_error[1] = error[1] + error[2];

@@ -60,6 +60,12 @@ struct Soon {
 // multiples of 2^-15.
 constexpr double coarse_steps = 32000.0;
 
+// In which order fixed point takes the octets of a word: the second and third of every four change
+// places, so that packing two registers into one, half by half, puts them in order again.
+[[maybe_unused]] PROTOSEG_INLINE std::int64_t octet_at(std::int64_t place) {
+  return (place & ~std::int64_t{3}) | (place & 1) << 1 | (place >> 1 & 1);
+}
+
 // The taps of a row's outputs along x: octet o reads from row + first[o] on.
 struct OctetTaps {
   const std::int64_t* first;          // [octets]
@@ -71,9 +77,9 @@ struct OctetTaps {
 // Neighbouring tiles of a resized map in fixed point, between four feature rows that were resized
 // along x: corner[2 z + y]. A word holds word_bits / columns rows of a tile.
 struct TileRun {
-  const std::int16_t* corner[4];
-  const std::int16_t* z_weight;  // [slices]
-  const std::int16_t* y_weight;  // [words, 64]: of the row of each bit
+  const std::int16_t* corner[4];  // octets of tiles of 32 and more columns as octet_at has them
+  const std::int16_t* z_weight;   // [slices]
+  const std::int16_t* y_weight;   // [words, 64]: of the row of each bit, octets as octet_at has them
   // What counts: word `w` of slice `z` of tile `t` at t valid_per_tile + z valid_per_slice + w.
   const std::uint64_t* valid;
   std::int64_t valid_per_tile, valid_per_slice;

@@ -263,9 +263,10 @@ void SlabCounter<V>::resize_row(std::int64_t row) {
   const std::int16_t* source = coarse_.get() + row * n_;
   std::int16_t* out = resized_.get() + slot * padded_;
   if (!cells_.gathered) return kernels_.resize_coarse(source, octets_, padded_ / 8, out);
-  for (std::int64_t o = 0; o < padded_; ++o) {
+  for (std::int64_t at = 0; at < padded_; ++at) {
+    const std::int64_t o = 8 * cells_.x_octet(at / 8) + at % 8;
     const std::int32_t a = source[cells_.x_lower[o]], b = source[cells_.x_upper[o]];
-    out[o] = static_cast<std::int16_t>(a + (((b - a) * cells_.coarse[2][o] + 0x4000) >> 15));
+    out[at] = static_cast<std::int16_t>(a + (((b - a) * cells_.coarse[2][at] + 0x4000) >> 15));
   }
 }
 
@@ -281,10 +282,12 @@ void SlabCounter<V>::count_exactly(const Line& line, std::int64_t begin, const D
   for (std::uint64_t left = word.voxels & run_.valid[valid_at]; left != 0; left &= left - 1) {
     const int bit = __builtin_ctzll(left);
     const std::int64_t row = y + bit / cells_.columns, x = first + bit % cells_.columns;
-    if (!is_foreground(look, cells_.exact[0][z], cells_.exact[1][row], x)) continue;
-    ++look.sum.predicted;
+    // Either way is as likely as the other: no branch.
+    const std::int64_t foreground =
+        is_foreground(look, cells_.exact[0][z], cells_.exact[1][row], x);
+    look.sum.predicted += foreground;
     for (std::size_t k = 0; k < references_.size(); ++k)
-      look.sum.tp[k] += run_.actual[k][place] >> bit & 1;
+      look.sum.tp[k] += foreground & static_cast<std::int64_t>(run_.actual[k][place] >> bit & 1);
   }
 }
 

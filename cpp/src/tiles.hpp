@@ -134,19 +134,16 @@ void resize_coarse(const std::int16_t* row, const OctetTaps& taps, std::int64_t 
     }
 }
 
-// `shorts` neighbours of a row of `columns` that repeats: vector v of a word.
+// Register v of a word's columns, octets in the order of octet_at. Rows of 8 and 16 columns repeat.
 template <int columns>
 PROTOSEG_INLINE Shorts load_columns(const std::int16_t* row, int v) {
-#if defined(__AVX2__)
-  if (columns == 8)
-    return Shorts(
-        _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(row))));
-#endif
-  return load<Shorts>(row + shorts * v);
+  if (columns >= 32) return load<Shorts>(row + shorts * v % columns);
+  return repeat_octet(row + shorts * v / 16 * 8 % columns);
 }
 
 // One word of a tile: its rows on the lower slice, relative to the level and `doubt` higher than
-// they are (as unsigned numbers, the doubtful ones are the smallest), and steps to the upper slice.
+// they are, and steps to the upper slice. So negative values are surely below the level, and those
+// up to 2 doubt are doubtful.
 template <int columns, bool flat>
 struct CoarseWord {
   static constexpr int parts = word_bits / shorts;
@@ -154,44 +151,26 @@ struct CoarseWord {
 
   PROTOSEG_INLINE void load(const TileRun& run, std::int64_t first, const std::int16_t* y_weight,
                             Shorts shift, CoarseWord& word) {
-    constexpr int vectors = columns < shorts ? 1 : columns / shorts;
 #pragma GCC unroll 8
     for (int v = 0; v < parts; ++v) {
       const Shorts wy = protoseg::load<Shorts>(y_weight + shorts * v);
       const auto rows = [&](int slice) {
-        const Shorts a = load_columns<columns>(run.corner[2 * slice] + first, v % vectors);
-        const Shorts b = load_columns<columns>(run.corner[2 * slice + 1] + first, v % vectors);
-        return a + multiply_rounded(b - a, wy);
+        const Shorts a = load_columns<columns>(run.corner[2 * slice] + first, v);
+        const Shorts b = load_columns<columns>(run.corner[2 * slice + 1] + first, v);
+        return a + shift + multiply_rounded(b - a, wy);
       };
-      const Shorts lower = rows(0);
-      word.base[v] = lower + shift;
-      if (!flat) word.step[v] = rows(1) - lower;
+      word.base[v] = rows(0);
+      if (!flat) word.step[v] = rows(1) - word.base[v];
     }
-  }
-  PROTOSEG_INLINE Shorts value(const CoarseWord& word, int v, Shorts z_weight) {
-    return flat ? word.base[v] : word.base[v] + multiply_rounded(word.step[v], z_weight);
   }
 
-  // Ones above the level. True if some value is within `doubt` of it.
-  PROTOSEG_INLINE bool decide(const CoarseWord& word, Shorts z_weight, Shorts doubt,
-                              std::uint64_t* bits) {
-    UnsignedShorts least = ~UnsignedShorts{};
-    Shorts foreground[parts];
+  // Of all the word's values; those beyond what a byte holds become its extremes.
+  PROTOSEG_INLINE ByteWord bytes(const CoarseWord& word, Shorts z_weight) {
+    Shorts x[parts];
 #pragma GCC unroll 8
-    for (int v = 0; v < parts; ++v) {
-      const Shorts x = value(word, v, z_weight);
-      foreground[v] = x > doubt;
-      least = smaller(least, UnsignedShorts(x));
-    }
-    *bits = masks_word(foreground);
-    return any_of(not_above(least, doubt + doubt));
-  }
-  // Which values are within `doubt` of the level.
-  PROTOSEG_INLINE std::uint64_t doubtful(const CoarseWord& word, Shorts z_weight, Shorts doubt) {
-    Shorts near[parts];
     for (int v = 0; v < parts; ++v)
-      near[v] = not_above(UnsignedShorts(value(word, v, z_weight)), doubt + doubt);
-    return masks_word(near);
+      x[v] = flat ? word.base[v] : word.base[v] + multiply_rounded(word.step[v], z_weight);
+    return narrowed(x);
   }
 };
 
@@ -205,7 +184,7 @@ std::int64_t count_tiles(const TileRun& run, TileTally* tally, DoubtfulVoxels* d
   const std::uint64_t *target = run.actual[0], *output = run.actual[1];
   TileTally sum = {0, {0, 0}};
   std::int64_t words_in_doubt = 0;
-  const Shorts doubt = splat_short(run.doubt);
+  const Bytes doubt = splat_byte(static_cast<std::int8_t>(2 * run.doubt + 1));
   const Shorts shift = splat_short(static_cast<std::int16_t>(run.doubt - run.level));
   for (std::int64_t tile = 0; tile < run.tiles; ++tile)
     for (std::int64_t w = 0; w < words; ++w) {
@@ -215,13 +194,14 @@ std::int64_t count_tiles(const TileRun& run, TileTally* tally, DoubtfulVoxels* d
       std::int64_t at = tile * slices * words + w;
       for (std::int64_t z = 0; z < slices; ++z, at += words, valid += run.valid_per_slice) {
         const Shorts z_weight = flat ? Shorts{} : splat_short(run.z_weight[z]);
-        std::uint64_t bits, counted = *valid;
-        if (__builtin_expect(Word::decide(word, z_weight, doubt, &bits), 0)) {
-          const std::uint64_t voxels = Word::doubtful(word, z_weight, doubt);
+        const ByteWord values = Word::bytes(word, z_weight);
+        std::uint64_t counted = *valid;
+        if (__builtin_expect(any_below(values, doubt), 0)) {
+          const std::uint64_t voxels = bits_below(values, doubt);
           doubtful[words_in_doubt++] = {tile, z, w, voxels & counted};
           counted &= ~voxels;
         }
-        bits = (bits ^ run.below) & counted;
+        const std::uint64_t bits = ~(negative_bits(values) ^ run.below) & counted;
         sum.predicted += __builtin_popcountll(bits);
         sum.tp[0] += __builtin_popcountll(bits & target[at]);
         if (output != nullptr) sum.tp[1] += __builtin_popcountll(bits & output[at]);
