@@ -165,18 +165,21 @@ class _Kept:
         """Return Dice, Soft Dice Confidence and size of the output, for each target."""
         assert self.arrays is not None
         pred, truth, mask = self.arrays
-        counted = torch.ones_like(pred[:, :1], dtype=torch.bool) if mask is None else mask > 0
         found = {}
         for t, name in enumerate(self.names):
-            p = pred[0, t][counted[0, 0]].double()
+            p, true = pred[0, t], None if truth is None else truth[0, t] > 0.5
             y = p > 0.5
-            foreground, total = int(y.sum()), float(p.sum())
-            confidence = 2 * float(p[y].sum()) / (total + foreground) if total > 0 else 0.0
+            if mask is not None:
+                counted = mask[0, 0] > 0
+                p, y = torch.where(counted, p, 0), y & counted
+                true = None if true is None else true & counted
+            foreground, total = _count(y), float(p.sum(dtype=torch.float64))
+            inside = float((p * y).sum(dtype=torch.float64))
+            confidence = 2 * inside / (total + foreground) if total > 0 else 0.0
             dice = None
-            if truth is not None:
-                true = truth[0, t][counted[0, 0]] > 0.5
-                both = foreground + int(true.sum())
-                dice = 2 * int((y & true).sum()) / both if both else None
+            if true is not None:
+                both = foreground + _count(true)
+                dice = 2 * _count(y & true) / both if both else None
             found[name] = {
                 "dice": dice, "soft_dice_confidence": confidence, "foreground": foreground
             }  # fmt: skip
@@ -243,6 +246,10 @@ def _parquet(sam: SegmentationAbilityMap) -> bytes:
     file = io.BytesIO()
     require("pyarrow.parquet", "a sweep").write_table(sam.to_arrow(), file)
     return file.getvalue()
+
+
+def _count(mask: Tensor) -> int:
+    return int(torch.count_nonzero(mask))
 
 
 def _tensor(array: Any, *, channel: bool = False) -> Tensor | None:

@@ -117,11 +117,18 @@ class SegmentationAbilityMap:
     def to_arrow(self) -> pa.Table:
         """Return the table as a pyarrow Table; ``group`` is text there: "layer", "0", "1", ..."""
         pa = require("pyarrow", "to_arrow")
-        frame = self._frame.copy()
-        frame["group"] = frame["group"].cat.rename_categories(str)
-        if not all(isinstance(case, int) for case in self.cases):
-            frame["case"] = frame["case"].cat.rename_categories(str)
-        return pa.Table.from_pandas(frame, preserve_index=False)
+        numbered = all(isinstance(case, int) for case in self.cases)
+        columns = {}
+        for name in COLUMNS:
+            values = self._frame[name]
+            if name not in _CATEGORIES:
+                columns[name] = pa.array(values.to_numpy())
+                continue
+            names = values.cat.categories.tolist()
+            if name != "case" or not numbered:
+                names = [str(one) for one in names]
+            columns[name] = pa.DictionaryArray.from_arrays(values.cat.codes.to_numpy(), names)
+        return pa.table(columns)
 
     def save(self, path: str | Path) -> None:
         """Write the table to a Parquet file.

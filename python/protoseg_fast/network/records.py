@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protoseg_fast import _core
 from protoseg_fast.counts import Counts, Prototypes
 from protoseg_fast.guide import Groups, Guide
 from protoseg_fast.network.extras import require
@@ -73,24 +74,6 @@ class Record:
     feature_size: tuple[int, ...]
     channels: int
 
-    def columns(self, reference: str, empty: str) -> dict[str, Any]:
-        """Return the rows scored against a reference: arrays of N G T, groups numbered from 0 and
-        -1 for the whole layer.
-        """
-        counts = self.counts[reference]._arrays
-        n, g, t = counts["tp"].shape
-        groups = np.array([-1]) if self.whole else np.arange(g)
-        numbers = {name: counts[name] for name in ("tp", "predicted", "actual")}
-        numbers["voxels"] = np.broadcast_to(counts["voxels"], (n, g, t))
-        sa = self.counts[reference]._score("dice", empty)
-        return {
-            "case": np.repeat(np.array(self.cases, dtype=object), g * t),
-            "group": np.tile(np.repeat(groups, t), n),
-            "target": np.tile(np.array(self.targets, dtype=object), n * g),
-            "sa": sa.reshape(-1),
-            **{name: values.reshape(-1) for name, values in numbers.items()},
-        }
-
 
 def fitting(divisions: Sequence[Groups], channels: int) -> tuple[list[Groups], str | None]:
     """Return those that divide the channels, and, if some do not, why they are left out."""
@@ -116,47 +99,64 @@ def score_layer(
 
 
 def frame_of(records: Sequence[Record], empty: str) -> pd.DataFrame:
-    """Return the table of records as a DataFrame with `COLUMNS`."""
+    """Return the table of records as a DataFrame with `COLUMNS`.
+
+    Rows come record by record, reference by reference, in the order of (N, G, T). Names are looked
+    up once per record: rows only hold numbers.
+    """
     pd = require("pandas", "a segmentation ability map")
-    parts: list[dict[str, Any]] = []
-    for record in records:
-        for reference in record.counts:
-            rows = record.columns(reference, empty)
-            count = len(rows["sa"])
-            parts.append(
-                rows
-                | {
-                    "layer": np.full(count, record.layer, dtype=object),
-                    "call": np.full(count, record.call),
-                    "reference": np.full(count, reference, dtype=object),
-                    "feature_size": np.full(
-                        count, "x".join(map(str, record.feature_size)), dtype=object
-                    ),
-                    "channels": np.full(count, record.channels),
-                }
-            )
-    dtypes = {"sa": np.float64}
-    columns: dict[str, Any] = {
-        name: np.concatenate([part[name] for part in parts])
-        if parts
-        else np.empty(0, dtypes.get(name, np.int64))
-        for name in COLUMNS
+    parts = [(record, name, counts._arrays) for record in records
+             for name, counts in record.counts.items()]  # fmt: skip
+    n, g, t = np.array([counts["tp"].shape for *_, counts in parts], np.int64).reshape(-1, 3).T
+    rows = n * g * t
+    part = np.repeat(np.arange(len(parts)), rows)
+    row = np.arange(len(part)) - np.repeat(np.cumsum(rows) - rows, rows)  # within its part
+    group = row // t[part] % g[part]
+    whole = np.array([record.whole for record, *_ in parts], bool)
+
+    def numbers(values: Iterable[int]) -> NDArray[Any]:
+        return np.array(list(values), np.int64)[part]
+
+    def names(values: Iterable[Sequence[int | str]], index: NDArray[Any]) -> Any:
+        """Categories, in the order they come: of each part's values, the one at `index`."""
+        found: dict[int | str, int] = {}
+        listed = list(values)
+        codes = np.array([found.setdefault(x, len(found)) for one in listed for x in one], np.int64)
+        first = np.cumsum([0, *map(len, listed)], dtype=np.int64)[:-1]
+        return categorical(pd, codes[first[part] + index], list(found))
+
+    def counted(name: str, dtype: Any = np.int64) -> NDArray[Any]:
+        found = [counts[name].reshape(-1) for *_, counts in parts]
+        return np.concatenate([np.empty(0, dtype), *found])
+
+    tp, predicted, actual = counted("tp"), counted("predicted"), counted("actual")
+    first_image = np.cumsum(n) - n
+    zero = np.zeros_like(row)
+    columns = {
+        "case": names((record.cases for record, *_ in parts), row // (g * t)[part]),
+        "layer": names(([record.layer] for record, *_ in parts), zero),
+        "call": numbers(record.call for record, *_ in parts),
+        "group": categorical(
+            pd,
+            np.where(whole[part], 0, group + 1),
+            [WHOLE_LAYER, *range(int(g[~whole].max(initial=0)))],
+        ),
+        "target": names((record.targets for record, *_ in parts), row % t[part]),
+        "reference": names(([name] for _, name, _ in parts), zero),
+        "sa": _core.score("dice", tp, predicted, actual, counted("defined", bool), empty),
+        "tp": tp,
+        "predicted": predicted,
+        "actual": actual,
+        "voxels": counted("voxels")[first_image[part] + row // (g * t)[part]],
+        "feature_size": names(
+            (["x".join(map(str, record.feature_size))] for record, *_ in parts), zero
+        ),
+        "channels": numbers(record.channels for record, *_ in parts),
     }
-    for name in ("case", "layer", "target", "reference", "feature_size"):
-        columns[name] = _in_order(pd, columns[name])
-    groups = columns["group"]
-    names = [WHOLE_LAYER, *range(int(groups.max(initial=-1)) + 1)]
-    columns["group"] = categorical(pd, groups + 1, names)
-    return pd.DataFrame(columns)
+    return pd.DataFrame({name: columns[name] for name in COLUMNS})
 
 
 def categorical(pd: Any, codes: NDArray[Any], names: Sequence[Any]) -> Any:
     """Return categories of Python's own types: int64 if they all are ints."""
     numbers = bool(names) and all(isinstance(name, int) for name in names)
     return pd.Categorical.from_codes(codes, pd.Index(names, dtype="int64" if numbers else object))
-
-
-def _in_order(pd: Any, values: NDArray[Any]) -> Any:
-    """Return values as categories in the order they come."""
-    codes, names = pd.factorize(values)
-    return categorical(pd, codes, list(names))
