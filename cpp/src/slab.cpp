@@ -84,10 +84,12 @@ SlabCounter<V>::SlabCounter(const Kernels& kernels, const CellsOfReferences& ref
       cells_(*references.front()),
       corners_(cells_.corners()),
       octets_(cells_.octets()),
-      count_tiles_(kernels.count_tiles[__builtin_ctzll(cells_.columns / 8)]),
+      column_bits_(__builtin_ctzll(cells_.columns)),
+      count_tiles_(kernels.count_tiles[column_bits_ - 3]),
       n_(cells_.from.n[2]),
       words_((n_ + word_bits - 1) / word_bits),
       padded_(cells_.blocks * cells_.columns),
+      most_open_columns_(2 * n_ / std::max<std::int64_t>(6, n_ / cells_.blocks + 1)),
       looks_(most_thresholds),
       coarse_(make_buffer<std::int16_t>(most_rows * n_ + word_bits)),
       slots_(cells_.from.n[0] == 1 ? 2 : 2 * cells_.from.n[1]),
@@ -113,14 +115,17 @@ void SlabCounter<V>::operator()(const Slab& slab, const V* values,
   const auto y_cells = static_cast<std::int64_t>(cells_.y.size());
   const std::int64_t n1 = cells_.from.n[1];
   for (std::int64_t z = slab.z_begin; z < slab.z_end; ++z) {
-    const std::int64_t lower = cells_.z[z].lower * n1 - slab.first_row;
-    const std::int64_t upper = cells_.z[z].upper * n1 - slab.first_row;
+    const std::int64_t row[2] = {cells_.z[z].lower * n1 - slab.first_row,
+                                 cells_.z[z].upper * n1 - slab.first_row};
+    // Slices take turns; of a flat map, rows do. No division per line.
+    const std::int64_t slot[2] = {row[0] % slots_, row[1] % slots_};
     for (std::int64_t y = slab.y_begin; y < slab.y_end; ++y) {
       const Line& line = cells_.lines[z * y_cells + y];
-      corner_row_[0] = lower + line.y->lower;
-      corner_row_[1] = lower + line.y->upper;
-      corner_row_[2] = upper + line.y->lower;
-      corner_row_[3] = upper + line.y->upper;
+      for (int k = 0; k < 4; ++k) {
+        const std::int64_t below = k % 2 == 0 ? line.y->lower : line.y->upper;
+        corner_row_[k] = row[k / 2] + below;
+        corner_slot_[k] = slots_ == 2 ? corner_row_[k] % 2 : slot[k / 2] + below;
+      }
       for (std::int64_t i = 0; i < count; ++i)
         if (thresholds[i].anything) count_line(line, looks_[i]);
     }
@@ -194,8 +199,7 @@ void SlabCounter<V>::count_line(const Line& line, Look& look) {
   if (anything == 0) return;
   // Corners decide a tile if none of its columns is open. Where a tile has two of them on average,
   // or a third of all are, that is too rare to look for.
-  const std::int64_t tile_columns = n_ / cells_.blocks + 1;
-  if (open_columns * std::max<std::int64_t>(6, tile_columns) > 2 * n_)
+  if (open_columns > most_open_columns_)
     return count_run(line, 0, cells_.blocks, look);
   for (std::int64_t first = 0; first < cells_.blocks; first += word_bits) {
     const std::int64_t blocks = std::min<std::int64_t>(word_bits, cells_.blocks - first);
@@ -240,9 +244,8 @@ void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_
           doubtful_[doubts++] = {tile, slice, word, ~std::uint64_t{0}};
   } else {
     for (int k = 0; k < (line.flat ? 2 : 4); ++k) {
-      const std::int64_t slot = corner_row_[k] % slots_;
-      if (held_[slot] != corner_row_[k]) resize_row(corner_row_[k]);
-      run_.corner[k] = resized_.get() + slot * padded_ + begin * cells_.columns;
+      if (held_[corner_slot_[k]] != corner_row_[k]) resize_row(corner_row_[k], corner_slot_[k]);
+      run_.corner[k] = resized_.get() + corner_slot_[k] * padded_ + begin * cells_.columns;
     }
     run_.z_weight = &cells_.coarse[0][line.z->begin];
     run_.y_weight = &cells_.coarse[1][line.y_row * cells_.columns];
@@ -257,8 +260,7 @@ void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_
 }
 
 template <class V>
-void SlabCounter<V>::resize_row(std::int64_t row) {
-  const std::int64_t slot = row % slots_;
+void SlabCounter<V>::resize_row(std::int64_t row, std::int64_t slot) {
   held_[slot] = row;
   const std::int16_t* source = coarse_.get() + row * n_;
   std::int16_t* out = resized_.get() + slot * padded_;
@@ -278,13 +280,13 @@ void SlabCounter<V>::count_exactly(const Line& line, std::int64_t begin, const D
   const std::int64_t valid_at =
       word.tile * run_.valid_per_tile + word.slice * run_.valid_per_slice + word.word;
   const std::int64_t z = line.z->begin + word.slice, first = (begin + word.tile) * cells_.columns;
-  const std::int64_t y = line.y->begin + word.word * (word_bits / cells_.columns);
+  const std::int64_t y = line.y->begin + ((word.word * word_bits) >> column_bits_);
   for (std::uint64_t left = word.voxels & run_.valid[valid_at]; left != 0; left &= left - 1) {
     const int bit = __builtin_ctzll(left);
-    const std::int64_t row = y + bit / cells_.columns, x = first + bit % cells_.columns;
+    const std::int64_t row = y + (bit >> column_bits_), x = first + (bit & (cells_.columns - 1));
     // Either way is as likely as the other: no branch.
     const std::int64_t foreground =
-        is_foreground(look, cells_.exact[0][z], cells_.exact[1][row], x);
+        is_foreground(look, line.flat, cells_.exact[0][z], cells_.exact[1][row], x);
     look.sum.predicted += foreground;
     for (std::size_t k = 0; k < references_.size(); ++k)
       look.sum.tp[k] += foreground & static_cast<std::int64_t>(run_.actual[k][place] >> bit & 1);
@@ -293,7 +295,7 @@ void SlabCounter<V>::count_exactly(const Line& line, std::int64_t begin, const D
 
 // One voxel as the specification has it: along z, then y, then x, in double.
 template <class V>
-bool SlabCounter<V>::is_foreground(const Look& look, double z_weight, double y_weight,
+bool SlabCounter<V>::is_foreground(const Look& look, bool flat, double z_weight, double y_weight,
                                    std::int64_t x) const {
   double value[2];
   const std::int64_t tap[2] = {cells_.x_lower[x], cells_.x_upper[x]};
@@ -301,7 +303,9 @@ bool SlabCounter<V>::is_foreground(const Look& look, double z_weight, double y_w
     const auto at = [&](int corner) {
       return static_cast<double>(values_[corner_row_[corner] * n_ + tap[k]]);
     };
-    value[k] = lerp(lerp(at(0), at(2), z_weight), lerp(at(1), at(3), z_weight), y_weight);
+    // Of a flat line, slices 0 and 2 are one.
+    value[k] = flat ? lerp(at(0), at(1), y_weight)
+                    : lerp(lerp(at(0), at(2), z_weight), lerp(at(1), at(3), z_weight), y_weight);
   }
   const double resized = lerp(value[0], value[1], cells_.exact[2][x]);
   return look.threshold.above ? resized > look.threshold.threshold

@@ -57,19 +57,22 @@ class SlabCounter {
   void count_line(const Line& line, Look& look);
   void count_totals(const Line& line, std::int64_t begin, std::int64_t end, Look& look) const;
   void count_run(const Line& line, std::int64_t begin, std::int64_t end, Look& look);
-  void resize_row(std::int64_t row);
+  void resize_row(std::int64_t row, std::int64_t slot);
   void count_exactly(const Line& line, std::int64_t begin, const DoubtfulVoxels& word, Look& look);
-  bool is_foreground(const Look& look, double z_weight, double y_weight, std::int64_t x) const;
+  bool is_foreground(const Look& look, bool flat, double z_weight, double y_weight,
+                     std::int64_t x) const;
 
   const Kernels& kernels_;
   const CellsOfReferences& references_;
   const Cells& cells_;  // of the first reference
   const BlockCorners corners_;
   const OctetTaps octets_;
+  const int column_bits_;  // log2 of the columns of a tile
   const CountTiles count_tiles_;
   const std::int64_t n_;       // feature voxels per row
   const std::int64_t words_;   // packed words per feature row
   const std::int64_t padded_;  // outputs per row, in whole tiles
+  const std::int64_t most_open_columns_;  // of a line whose tiles are worth deciding by corners
   std::vector<Look> looks_;
 
   // The map in fixed point: scale (value - offset); 0 where that cannot tell its values apart.
@@ -86,7 +89,8 @@ class SlabCounter {
   // The map being counted, and its line.
   const V* values_ = nullptr;
   std::int64_t image_ = 0;
-  std::int64_t corner_row_[4] = {};  // [2 z + y], relative to the slab
+  std::int64_t corner_row_[4] = {};   // [2 z + y], relative to the slab
+  std::int64_t corner_slot_[4] = {};  // where they are resized
   TileRun run_{};
 };
 

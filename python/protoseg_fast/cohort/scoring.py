@@ -155,7 +155,7 @@ class _Kept:
             return
         self.guide = guide
         counts = record.counts[TARGET if TARGET in record.counts else OUTPUT]
-        scores = np.nan_to_num(counts._score("dice", "nan")[0], nan=-1.0)  # (units, T)
+        scores = np.fmax(counts._score("dice", "nan")[0], -1.0)  # (units, T), -1 for NaN
         for t, unit in enumerate(scores.argmax(0)):
             score = float(scores[unit, t])
             if score > self.best.get(t, (-1.0, None))[0]:
