@@ -13,7 +13,7 @@ class WeightMaps {
         guide_(guide),
         image_(image),
         target_(target),
-        mask_(make_buffer<double>(guide.extent.n[2])) {}
+        mask_(make_buffer<double>(rows_at_once(guide.extent) * guide.extent.n[2])) {}
 
   void operator()(std::int64_t, std::int64_t first, std::int64_t n, double* out,
                   std::int64_t pitch) {

@@ -12,6 +12,11 @@
 
 namespace protoseg {
 
+// Rows of `to` that are added up together, in registers: what stays in the first-level cache.
+inline std::int64_t rows_at_once(const Extent& to) {
+  return std::clamp<std::int64_t>(2048 / to.n[2], 1, 16);
+}
+
 // U^T of some maps of one plane, for a range of feature slices. One per thread.
 //
 // Axes are reduced one after the other, the last one last: rows are added whole, and only what is
@@ -19,7 +24,7 @@ namespace protoseg {
 // computes it, so that the bits do not depend on how slices are dealt out to threads.
 //
 // Rows: rows(plane, first, n, out, pitch) writes voxels [first, first + n) of every map at `size`,
-// `pitch` apart.
+// `pitch` apart: up to rows_at_once rows.
 template <class Rows>
 class SliceAdjoint {
  public:
@@ -33,9 +38,13 @@ class SliceAdjoint {
         slice_(from.n[1] * row_),
         maps_(maps),
         rows_(std::move(rows)),
-        values_(make_buffer<double>(maps * row_)),
+        most_(rows_at_once(to)),
+        values_(make_buffer<double>(maps * most_ * row_)),
         reduced_(make_buffer<double>(maps * slice_)),
-        out_(make_buffer<double>(from.n[2])) {}
+        out_(make_buffer<double>(from.n[2])) {
+    for (int slot = 0; slot < 2; ++slot)
+      for (const double weight : taps[slot].weight) lower_share_[slot].push_back(1.0 - weight);
+  }
 
   // emit(map, first, n, values): n = from.x voxels of U^T of a map, from `first` on, for feature
   // slices [begin, end).
@@ -47,15 +56,22 @@ class SliceAdjoint {
     unused_.resize(slice_);
     const auto first = std::lower_bound(upper.begin(), upper.end(), begin) - upper.begin();
     const auto last = std::upper_bound(lower.begin(), lower.end(), end - 1) - lower.begin();
-    for (std::int64_t o = first; o < last; ++o) {
-      reduce_rows(plane, o);
+    // Slices that are rows are added up together.
+    const bool rows_only = rows_of_slice_ == 1 && from_.n[1] == 1;
+    for (std::int64_t o = first, n; o < last; o += n) {
+      n = rows_only ? together(0, o, last) : 1;
+      const double* slice = reduced_.get();
+      if (rows_only)
+        rows_(plane, o * row_, n * row_, values_.get(), most_ * row_), slice = values_.get();
+      else
+        reduce_rows(plane, o);
       for (std::int64_t map = 0; map < maps_; ++map) {
         double* sums = sums_.data() + map * (end - begin) * slice_;
         const auto at = [&](std::int64_t k) {
           return k >= begin && k < end ? sums + (k - begin) * slice_ : unused_.data();
         };
-        kernels_.spread(reduced_.get() + map * slice_, 1.0 - weight[o], weight[o], slice_,
-                        at(lower[o]), at(upper[o]));
+        kernels_.spread(slice + map * (rows_only ? most_ * row_ : slice_), row_,
+                        &lower_share_[0][o], &weight[o], n, slice_, at(lower[o]), at(upper[o]));
       }
     }
     const std::int64_t rows = (end - begin) * from_.n[1];
@@ -70,29 +86,42 @@ class SliceAdjoint {
   // The maps of an output slice, reduced along y.
   void reduce_rows(std::int64_t plane, std::int64_t slice) {
     const AxisTaps& taps = taps_[1];
-    const bool whole = rows_of_slice_ == 1 && from_.n[1] == 1;
-    if (whole) {
-      rows_(plane, slice * row_, row_, reduced_.get(), slice_);
-      return;
-    }
     std::fill_n(reduced_.get(), maps_ * slice_, 0.0);
-    for (std::int64_t j = 0; j < rows_of_slice_; ++j) {
-      rows_(plane, (slice * rows_of_slice_ + j) * row_, row_, values_.get(), row_);
+    for (std::int64_t j = 0, n; j < rows_of_slice_; j += n) {
+      n = together(1, j, rows_of_slice_);
+      rows_(plane, (slice * rows_of_slice_ + j) * row_, n * row_, values_.get(), most_ * row_);
       for (std::int64_t map = 0; map < maps_; ++map) {
         double* sums = reduced_.get() + map * slice_;
-        kernels_.spread(values_.get() + map * row_, 1.0 - taps.weight[j], taps.weight[j], row_,
-                        sums + taps.lower[j] * row_, sums + taps.upper[j] * row_);
+        kernels_.spread(values_.get() + map * most_ * row_, row_, &lower_share_[1][j],
+                        &taps.weight[j], n, row_, sums + taps.lower[j] * row_,
+                        sums + taps.upper[j] * row_);
       }
     }
   }
 
-  // values [to.x] -> out_ [from.x]
+  // How many outputs of an axis, from `first` on and before `end`, have the same taps.
+  std::int64_t together(int slot, std::int64_t first, std::int64_t end) const {
+    const auto &lower = taps_[slot].lower, &upper = taps_[slot].upper;
+    std::int64_t n = 1;
+    while (n < most_ && first + n < end && lower[first + n] == lower[first] &&
+           upper[first + n] == upper[first])
+      ++n;
+    return n;
+  }
+
+  // values [to.x] -> out_ [from.x]. Sums are held in registers while taps stay the same.
   void reduce_columns(const double* values) {
     const AxisTaps& taps = taps_[2];
     std::fill_n(out_.get(), from_.n[2], 0.0);
-    for (std::int64_t i = 0; i < row_; ++i) {
-      out_[taps.lower[i]] += (1.0 - taps.weight[i]) * values[i];
-      out_[taps.upper[i]] += taps.weight[i] * values[i];
+    for (std::int64_t i = 0; i < row_;) {
+      const std::int64_t lower = taps.lower[i], upper = taps.upper[i];
+      double at_lower = 0.0, at_upper = 0.0;
+      for (; i < row_ && taps.lower[i] == lower && taps.upper[i] == upper; ++i) {
+        at_lower += (1.0 - taps.weight[i]) * values[i];
+        at_upper += taps.weight[i] * values[i];
+      }
+      out_[lower] += at_lower;
+      out_[upper] += at_upper;
     }
   }
 
@@ -104,9 +133,11 @@ class SliceAdjoint {
   const std::int64_t slice_;          // of a slice reduced along y: [from.y, to.x]
   const std::int64_t maps_;
   Rows rows_;
-  Buffer<double> values_, reduced_, out_;
-  std::vector<double> sums_;    // [maps, slices, slice]
-  std::vector<double> unused_;  // [slice]: what belongs to slices of other ranges
+  const std::int64_t most_;                // rows at once
+  std::vector<double> lower_share_[2];     // 1 - weight, along z and y
+  Buffer<double> values_, reduced_, out_;  // [maps, most rows], [maps, slice], [from.x]
+  std::vector<double> sums_;               // [maps, slices, slice]
+  std::vector<double> unused_;             // [slice]: what belongs to slices of other ranges
 };
 
 // U^T of `maps` maps of each of `planes` planes. make_rows() is called once per thread and returns

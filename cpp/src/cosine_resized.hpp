@@ -55,10 +55,12 @@ class ChannelShrink {
     const double z = taps_[0].weight[slice], y = taps_[1].weight[row];
     const std::int64_t slices[2] = {taps_[0].lower[slice], taps_[0].upper[slice]};
     const double share[2] = {1.0 - z, z};
-    for (int k = 0; k < (z == 0.0 ? 1 : 2); ++k)
-      problem_.kernels.spread(reduced_.get(), share[k] * (1.0 - y), share[k] * y, length,
+    for (int k = 0; k < (z == 0.0 ? 1 : 2); ++k) {
+      const double lower = share[k] * (1.0 - y), upper = share[k] * y;
+      problem_.kernels.spread(reduced_.get(), 0, &lower, &upper, 1, length,
                               sum_.get() + (slices[k] * rows + taps_[1].lower[row]) * length,
                               sum_.get() + (slices[k] * rows + taps_[1].upper[row]) * length);
+    }
   }
 
   const Problem<T>& problem_;

@@ -144,21 +144,36 @@ void sample(const double* row, const std::int64_t* lower, const std::int64_t* up
   for (std::int64_t i = 0; i < n; ++i) out[i] = lerp(row[lower[i]], row[upper[i]], weight[i]);
 }
 
-void spread(const double* x, double lower_share, double upper_share, std::int64_t n, double* lower,
+// V: a register, or one double. Columns [i, i + columns of V x parts).
+template <class V, int parts>
+PROTOSEG_INLINE void spread_columns(const double* x, std::int64_t pitch, const double* lower_share,
+                                    const double* upper_share, std::int64_t rows, double* lower,
+                                    double* upper) {
+  constexpr int step = sizeof(V) / sizeof(double);
+  V a[parts] = {}, b[parts] = {};
+  for (std::int64_t r = 0; r < rows; ++r, x += pitch)
+#pragma GCC unroll 4
+    for (int k = 0; k < parts; ++k) {
+      const V v = load<V>(x + k * step);
+      a[k] += lower_share[r] * v;
+      b[k] += upper_share[r] * v;
+    }
+  for (int k = 0; k < parts; ++k) {  // lower and upper may be one
+    store(lower + k * step, load<V>(lower + k * step) + a[k]);
+    store(upper + k * step, load<V>(upper + k * step) + b[k]);
+  }
+}
+
+void spread(const double* x, std::int64_t pitch, const double* lower_share,
+            const double* upper_share, std::int64_t rows, std::int64_t n, double* lower,
             double* upper) {
-  if (lower == upper) upper_share += lower_share;
-  const DoubleVec a = splat(lower_share), b = splat(upper_share);
+  constexpr int parts = 4, step = parts * width<double>;
   std::int64_t i = 0;
-  for (; lower != upper && i + width<double> <= n; i += width<double>) {
-    const DoubleVec v = load<DoubleVec>(x + i);
-    store(lower + i, load<DoubleVec>(lower + i) + a * v);
-    store(upper + i, load<DoubleVec>(upper + i) + b * v);
-  }
-  for (; lower != upper && i < n; ++i) {
-    lower[i] += lower_share * x[i];
-    upper[i] += upper_share * x[i];
-  }
-  for (; i < n; ++i) upper[i] += upper_share * x[i];
+  for (; i + step <= n; i += step)
+    spread_columns<DoubleVec, parts>(x + i, pitch, lower_share, upper_share, rows, lower + i,
+                                     upper + i);
+  for (; i < n; ++i)
+    spread_columns<double, 1>(x + i, pitch, lower_share, upper_share, rows, lower + i, upper + i);
 }
 
 // ---- validation and packing ----------------------------------------------------------------

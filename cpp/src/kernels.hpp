@@ -79,7 +79,7 @@ struct OctetTaps {
 struct TileRun {
   const std::int16_t* corner[4];  // octets of tiles of 32 and more columns as octet_at has them
   const std::int16_t* z_weight;   // [slices]
-  const std::int16_t* y_weight;   // [words, 64]: of the row of each bit, octets as octet_at has them
+  const std::int16_t* y_weight;  // [words, 64]: of the row of each bit, octets as octet_at has them
   // What counts: word `w` of slice `z` of tile `t` at t valid_per_tile + z valid_per_slice + w.
   const std::uint64_t* valid;
   std::int64_t valid_per_tile, valid_per_slice;
@@ -187,9 +187,11 @@ struct Kernels {
   void (*resize_coarse)(const std::int16_t* row, const OctetTaps&, std::int64_t octets,
                         std::int16_t* out);
   CountTiles count_tiles[4];  // by the columns of a tile: 8, 16, 32 or 64
-  // The adjoint of a tap: lower += lower_share x, upper += upper_share x.
-  void (*spread)(const double* x, double lower_share, double upper_share, std::int64_t n,
-                 double* lower, double* upper);
+  // The adjoint of taps: lower += the sum of lower_share[r] x[r], upper += that of upper_share[r]
+  // x[r], over rows x[r] of n values, `pitch` apart.
+  void (*spread)(const double* x, std::int64_t pitch, const double* lower_share,
+                 const double* upper_share, std::int64_t rows, std::int64_t n, double* lower,
+                 double* upper);
 
   // Gradients: out[v] = weight[0] rows[0][v] + ... in their order; out[v] -= factor[v] f[v]; rows
   // of any floating dtype, written `stride` elements apart.

@@ -199,8 +199,7 @@ void SlabCounter<V>::count_line(const Line& line, Look& look) {
   if (anything == 0) return;
   // Corners decide a tile if none of its columns is open. Where a tile has two of them on average,
   // or a third of all are, that is too rare to look for.
-  if (open_columns > most_open_columns_)
-    return count_run(line, 0, cells_.blocks, look);
+  if (open_columns > most_open_columns_) return count_run(line, 0, cells_.blocks, look);
   for (std::int64_t first = 0; first < cells_.blocks; first += word_bits) {
     const std::int64_t blocks = std::min<std::int64_t>(word_bits, cells_.blocks - first);
     std::uint64_t full, open;

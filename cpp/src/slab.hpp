@@ -69,9 +69,9 @@ class SlabCounter {
   const OctetTaps octets_;
   const int column_bits_;  // log2 of the columns of a tile
   const CountTiles count_tiles_;
-  const std::int64_t n_;       // feature voxels per row
-  const std::int64_t words_;   // packed words per feature row
-  const std::int64_t padded_;  // outputs per row, in whole tiles
+  const std::int64_t n_;                  // feature voxels per row
+  const std::int64_t words_;              // packed words per feature row
+  const std::int64_t padded_;             // outputs per row, in whole tiles
   const std::int64_t most_open_columns_;  // of a line whose tiles are worth deciding by corners
   std::vector<Look> looks_;
 
