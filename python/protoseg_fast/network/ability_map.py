@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +17,10 @@ from protoseg_fast.network.records import (
     OUTPUT,
     TARGET,
     WHOLE_LAYER,
+    Names,
     Record,
     categorical,
+    columns_of,
     frame_of,
 )
 from protoseg_fast.network.tables import LayerNames, layer_weight, match_names, union
@@ -78,17 +81,34 @@ class SegmentationAbilityMap:
         self._frame = frame[list(COLUMNS)].reset_index(drop=True)
         self._mapper = _mapper
 
+    @functools.cached_property
+    def _frame(self) -> pd.DataFrame:  # of a table made from records; costs more than the records
+        return frame_of(self._columns)
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, np.ndarray[Any, Any] | Names]:
+        frame = self._frame
+        return {
+            name: Names(frame[name].cat.codes.to_numpy(), frame[name].cat.categories.tolist())
+            if name in _CATEGORIES
+            else frame[name].to_numpy()
+            for name in COLUMNS
+        }
+
     @classmethod
     def from_records(
         cls, records: Sequence[Record], *, empty: str = "nan", mapper: Mapper | None = None
     ) -> SegmentationAbilityMap:
         """Make the table of scored layers; ``empty`` as in `protoseg_fast.Counts.score`."""
-        return cls(frame_of(records, empty), _mapper=mapper)
+        require("pandas", "a segmentation ability map")
+        sam = cls.__new__(cls)
+        sam._columns, sam._mapper = columns_of(records, empty), mapper
+        return sam
 
     # --- the table ------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        return len(self._frame)
+        return len(self._columns["sa"])
 
     @property
     def cases(self) -> list[int | str]:
@@ -117,17 +137,17 @@ class SegmentationAbilityMap:
     def to_arrow(self) -> pa.Table:
         """Return the table as a pyarrow Table; ``group`` is text there: "layer", "0", "1", ..."""
         pa = require("pyarrow", "to_arrow")
-        numbered = all(isinstance(case, int) for case in self.cases)
         columns = {}
-        for name in COLUMNS:
-            values = self._frame[name]
-            if name not in _CATEGORIES:
-                columns[name] = pa.array(values.to_numpy())
+        for name, values in self._columns.items():
+            if not isinstance(values, Names):
+                columns[name] = pa.array(values)
                 continue
-            names = values.cat.categories.tolist()
-            if name != "case" or not numbered:
-                names = [str(one) for one in names]
-            columns[name] = pa.DictionaryArray.from_arrays(values.cat.codes.to_numpy(), names)
+            numbered = name == "case" and all(isinstance(case, int) for case in values.names)
+            names = values.names if numbered else [str(one) for one in values.names]
+            columns[name] = pa.DictionaryArray.from_arrays(
+                values.codes.astype(np.int32),
+                pa.array(names, pa.int64() if numbered else pa.string()),
+            )
         return pa.table(columns)
 
     def save(self, path: str | Path) -> None:

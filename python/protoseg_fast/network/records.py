@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,10 @@ __all__ = [
     "OUTPUT",
     "TARGET",
     "WHOLE_LAYER",
+    "Names",
     "Record",
     "categorical",
+    "columns_of",
     "fitting",
     "frame_of",
     "score_layer",
@@ -98,13 +100,19 @@ def score_layer(
     return [{TARGET: both.target, OUTPUT: both.output} for both in found]
 
 
-def frame_of(records: Sequence[Record], empty: str) -> pd.DataFrame:
-    """Return the table of records as a DataFrame with `COLUMNS`.
+class Names(NamedTuple):
+    """A column of names: of each row, the index of its name."""
+
+    codes: NDArray[Any]
+    names: Sequence[int | str]
+
+
+def columns_of(records: Sequence[Record], empty: str) -> dict[str, NDArray[Any] | Names]:
+    """Return the table of records, column by column of `COLUMNS`.
 
     Rows come record by record, reference by reference, in the order of (N, G, T). Names are looked
     up once per record: rows only hold numbers.
     """
-    pd = require("pandas", "a segmentation ability map")
     parts = [(record, name, counts._arrays) for record in records
              for name, counts in record.counts.items()]  # fmt: skip
     n, g, t = np.array([counts["tp"].shape for *_, counts in parts], np.int64).reshape(-1, 3).T
@@ -117,13 +125,13 @@ def frame_of(records: Sequence[Record], empty: str) -> pd.DataFrame:
     def numbers(values: Iterable[int]) -> NDArray[Any]:
         return np.array(list(values), np.int64)[part]
 
-    def names(values: Iterable[Sequence[int | str]], index: NDArray[Any]) -> Any:
-        """Categories, in the order they come: of each part's values, the one at `index`."""
+    def names(values: Iterable[Sequence[int | str]], index: NDArray[Any]) -> Names:
+        """Names in the order they come: of each part's values, the one at `index`."""
         found: dict[int | str, int] = {}
         listed = list(values)
         codes = np.array([found.setdefault(x, len(found)) for one in listed for x in one], np.int64)
         first = np.cumsum([0, *map(len, listed)], dtype=np.int64)[:-1]
-        return categorical(pd, codes[first[part] + index], list(found))
+        return Names(codes[first[part] + index], list(found))
 
     def counted(name: str, dtype: Any = np.int64) -> NDArray[Any]:
         found = [counts[name].reshape(-1) for *_, counts in parts]
@@ -132,12 +140,11 @@ def frame_of(records: Sequence[Record], empty: str) -> pd.DataFrame:
     tp, predicted, actual = counted("tp"), counted("predicted"), counted("actual")
     first_image = np.cumsum(n) - n
     zero = np.zeros_like(row)
-    columns = {
+    columns: dict[str, NDArray[Any] | Names] = {
         "case": names((record.cases for record, *_ in parts), row // (g * t)[part]),
         "layer": names(([record.layer] for record, *_ in parts), zero),
         "call": numbers(record.call for record, *_ in parts),
-        "group": categorical(
-            pd,
+        "group": Names(
             np.where(whole[part], 0, group + 1),
             [WHOLE_LAYER, *range(int(g[~whole].max(initial=0)))],
         ),
@@ -153,7 +160,18 @@ def frame_of(records: Sequence[Record], empty: str) -> pd.DataFrame:
         ),
         "channels": numbers(record.channels for record, *_ in parts),
     }
-    return pd.DataFrame({name: columns[name] for name in COLUMNS})
+    return {name: columns[name] for name in COLUMNS}
+
+
+def frame_of(columns: dict[str, NDArray[Any] | Names]) -> pd.DataFrame:
+    """Return columns as a DataFrame; names as categories."""
+    pd = require("pandas", "a segmentation ability map")
+    return pd.DataFrame(
+        {
+            name: categorical(pd, *values) if isinstance(values, Names) else values
+            for name, values in columns.items()
+        }
+    )
 
 
 def categorical(pd: Any, codes: NDArray[Any], names: Sequence[Any]) -> Any:
