@@ -121,7 +121,8 @@ def test_any_number_of_targets(targets: int, tuning: dict[str, Any]) -> None:
 def test_resized_maps_of_several_tiles(
     feature_size: tuple[int, ...], size: tuple[int, ...], groups: int | str
 ) -> None:
-    problem = problem_of(size, feature_size, channels=6, groups=groups, mask="bool")
+    channels = 6 if groups == 3 else 3
+    problem = problem_of(size, feature_size, channels=channels, groups=groups, mask="bool")
     for tuning in ({}, {"strategy": "resident"}, {"strategy": "split", "cache_bytes": 1}):
         check(problem, lambda *arrays, t=tuning: HostGuide(*arrays, **t))
 

@@ -380,7 +380,9 @@ class SegmentationAbilityMap:
     # --- inside ---------------------------------------------------------------------------------
 
     def _names(self, column: str) -> list[Any]:
-        return self._frame[column].cat.categories.tolist()
+        values = self._columns[column]
+        assert isinstance(values, Names)
+        return list(values.names)
 
     def _reference(self, reference: str | None) -> str:
         if reference is None:
