@@ -60,18 +60,19 @@ class SliceAdjoint {
     const bool rows_only = rows_of_slice_ == 1 && from_.n[1] == 1;
     for (std::int64_t o = first, n; o < last; o += n) {
       n = rows_only ? together(0, o, last) : 1;
-      const double* slice = reduced_.get();
       if (rows_only)
-        rows_(plane, o * row_, n * row_, values_.get(), most_ * row_), slice = values_.get();
+        rows_(plane, o * row_, n * row_, values_.get(), most_ * row_);
       else
         reduce_rows(plane, o);
+      const double* maps = rows_only ? values_.get() : reduced_.get();
+      const std::int64_t pitch = rows_only ? most_ * row_ : slice_;
       for (std::int64_t map = 0; map < maps_; ++map) {
         double* sums = sums_.data() + map * (end - begin) * slice_;
         const auto at = [&](std::int64_t k) {
           return k >= begin && k < end ? sums + (k - begin) * slice_ : unused_.data();
         };
-        kernels_.spread(slice + map * (rows_only ? most_ * row_ : slice_), row_,
-                        &lower_share_[0][o], &weight[o], n, slice_, at(lower[o]), at(upper[o]));
+        kernels_.spread(maps + map * pitch, row_, &lower_share_[0][o], &weight[o], n, slice_,
+                        at(lower[o]), at(upper[o]));
       }
     }
     const std::int64_t rows = (end - begin) * from_.n[1];

@@ -62,7 +62,7 @@ void Cells::set_columns() {
   x_upper.resize(blocks * columns, x_upper.back());
   exact[2].resize(blocks * columns, exact[2].back());
   for (std::int64_t place = 0; place < blocks * columns / 8; ++place) {
-    const std::int64_t* lower = &x_lower[8 * x_octet(place)];
+    const std::int64_t* lower = &x_lower[x_output(8 * place)];
     octet_first.push_back(*lower);
     for (int k = 0; k < 8; ++k) {
       const std::int64_t index = lower[k] - *lower;
@@ -87,23 +87,21 @@ void Cells::set_columns() {
 // Weights in fixed point, and what resizing along each axis may lose.
 void Cells::set_weights() {
   double error[3];
-  for (int axis = 0; axis < 3; ++axis) {
+  const auto set = [&](int axis, std::int64_t n, auto weight_of) {
     double worst = 0.0;
-    const auto rounded = [&worst](double weight) {
-      const double result = std::min(32767.0, std::round(weight * 0x1p15));
-      worst = std::max(worst, std::fabs(result * 0x1p-15 - weight));
-      return static_cast<std::int16_t>(result);
-    };
-    const auto octets = static_cast<std::int64_t>(y_rows_.size()) * columns / 8;
-    if (axis == 0)
-      for (const double weight : exact[0]) coarse[0].push_back(rounded(weight));
-    for (std::int64_t place = 0; axis == 1 && place < octets; ++place)
-      coarse[1].insert(coarse[1].end(), 8,
-                       rounded(exact[1][y_rows_[octet_at(place) * 8 / columns]]));
-    for (std::int64_t place = 0; axis == 2 && place < blocks * columns / 8; ++place)
-      for (int k = 0; k < 8; ++k) coarse[2].push_back(rounded(exact[2][8 * x_octet(place) + k]));
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double weight = weight_of(i);
+      const double rounded = std::min(32767.0, std::round(weight * 0x1p15));
+      worst = std::max(worst, std::fabs(rounded * 0x1p-15 - weight));
+      coarse[axis].push_back(static_cast<std::int16_t>(rounded));
+    }
     error[axis] = 0.5 + (coarse_steps + 2.0) * worst;
-  }
+  };
+  const auto rows = static_cast<std::int64_t>(y_rows_.size());
+  set(0, to.n[0], [&](std::int64_t i) { return exact[0][i]; });
+  set(1, rows * columns,
+      [&](std::int64_t i) { return exact[1][y_rows_[8 * octet_at(i / 8) / columns]]; });
+  set(2, blocks * columns, [&](std::int64_t i) { return exact[2][x_output(i)]; });
   coarse_error[1] = error[1] + error[2];
   coarse_error[0] = coarse_error[1] + error[0];
 }

@@ -51,16 +51,19 @@ struct Cells {
   std::vector<std::int64_t> x_lower, x_upper;  // [blocks, columns]
   std::vector<double> exact[3];                // weights [to.z], [to.y], [blocks, columns]
   // The same weights in fixed point. Those of y are padded to whole words of rows, from Line::y_row
-  // on, and repeated for every bit of a word. Octets along x are in the order of x_octet, those of
-  // y in the order of octet_at.
+  // on, and repeated for every bit of a word. Those of x are in the order of x_output, octets of y
+  // in the order of octet_at.
   std::vector<std::int16_t> coarse[3];  // [to.z], [rows, columns], [blocks, columns]
   // What the roundings of a map in fixed point add up to, from its values at feature size on:
   // [0] between four feature rows, [1] between two.
   double coarse_error[2];
 
-  // Octets of outputs along x; `first` plus an index below 8 is the lower tap. Narrow tiles repeat
-  // theirs in each row; those of wide ones are stored in the order in which a word takes them.
-  std::int64_t x_octet(std::int64_t place) const { return columns < 32 ? place : octet_at(place); }
+  // Which output is stored at a place of a resized row. Narrow tiles repeat their octets in each
+  // row of a word; those of wide ones are stored in the order in which a word takes them.
+  std::int64_t x_output(std::int64_t place) const {
+    return columns < 32 ? place : 8 * octet_at(place / 8) + place % 8;
+  }
+  // Octets of outputs along x; `first` plus an index below 8 is the lower tap.
   bool gathered;  // x is reduced: the taps of an octet lie too far apart for that
   std::vector<std::int64_t> octet_first;  // [octets]
   std::vector<std::int32_t> octet_index;  // [octets, 8]

@@ -87,7 +87,7 @@ struct TileRun {
   std::int64_t tiles, slices;
   std::int64_t words;   // per slice
   std::int16_t level;   // the threshold
-  std::int16_t doubt;   // a value this near to the level may lie on either side
+  std::int16_t doubt;   // a value this near to the level may lie on either side; a few steps
   std::uint64_t below;  // ones: the foreground lies below the level
 };
 

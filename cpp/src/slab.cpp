@@ -265,7 +265,7 @@ void SlabCounter<V>::resize_row(std::int64_t row, std::int64_t slot) {
   std::int16_t* out = resized_.get() + slot * padded_;
   if (!cells_.gathered) return kernels_.resize_coarse(source, octets_, padded_ / 8, out);
   for (std::int64_t at = 0; at < padded_; ++at) {
-    const std::int64_t o = 8 * cells_.x_octet(at / 8) + at % 8;
+    const std::int64_t o = cells_.x_output(at);
     const std::int32_t a = source[cells_.x_lower[o]], b = source[cells_.x_upper[o]];
     out[at] = static_cast<std::int16_t>(a + (((b - a) * cells_.coarse[2][at] + 0x4000) >> 15));
   }
