@@ -12,6 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pd = pytest.importorskip("pandas")
 pa = pytest.importorskip("pyarrow")
+pytest.importorskip("pyarrow.parquet")
 pytest.importorskip("matplotlib").use("agg")
 
 import protoseg_fast as psf  # noqa: E402
@@ -63,6 +64,15 @@ def test_columns(table) -> None:
 def test_missing_columns() -> None:
     with pytest.raises(ValueError, match="voxels"):
         SegmentationAbilityMap(pd.DataFrame({"case": []}))
+
+
+def test_arrow_types_do_not_depend_on_the_number_of_names() -> None:
+    table = make_table(cases=["first", "second"])
+    frame = table.to_pandas()
+    frame["case"] = pd.Categorical([f"case {i}" for i in range(len(frame))])
+    many = SegmentationAbilityMap(pd.concat([frame] * 4).astype(frame.dtypes)).to_arrow()
+    assert many.schema == table.to_arrow().schema
+    assert many.schema.field("group").type == pa.dictionary(pa.int32(), pa.string())
 
 
 @pytest.mark.parametrize("cases", [None, ["a", "b"]])

@@ -19,6 +19,7 @@ from protoseg_fast.network.records import (
     WHOLE_LAYER,
     Names,
     Record,
+    arrow_of,
     categorical,
     columns_of,
     frame_of,
@@ -136,19 +137,7 @@ class SegmentationAbilityMap:
 
     def to_arrow(self) -> pa.Table:
         """Return the table as a pyarrow Table; ``group`` is text there: "layer", "0", "1", ..."""
-        pa = require("pyarrow", "to_arrow")
-        columns = {}
-        for name, values in self._columns.items():
-            if not isinstance(values, Names):
-                columns[name] = pa.array(values)
-                continue
-            numbered = name == "case" and all(isinstance(case, int) for case in values.names)
-            names = values.names if numbered else [str(one) for one in values.names]
-            columns[name] = pa.DictionaryArray.from_arrays(
-                values.codes.astype(np.int32),
-                pa.array(names, pa.int64() if numbered else pa.string()),
-            )
-        return pa.table(columns)
+        return arrow_of(self._columns)
 
     def save(self, path: str | Path) -> None:
         """Write the table to a Parquet file.

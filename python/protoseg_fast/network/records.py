@@ -16,6 +16,7 @@ from protoseg_fast.network.extras import require
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow as pa
 
 __all__ = [
     "COLUMNS",
@@ -24,6 +25,7 @@ __all__ = [
     "WHOLE_LAYER",
     "Names",
     "Record",
+    "arrow_of",
     "categorical",
     "columns_of",
     "fitting",
@@ -172,6 +174,24 @@ def frame_of(columns: dict[str, NDArray[Any] | Names]) -> pd.DataFrame:
             for name, values in columns.items()
         }
     )
+
+
+def arrow_of(columns: dict[str, NDArray[Any] | Names]) -> pa.Table:
+    """Return columns as a pyarrow Table; names as dictionaries of text, or of numbers if all cases
+    have one. Types do not depend on how many names there are, so that files of cases go together.
+    """
+    pa = require("pyarrow", "to_arrow")
+    arrays = {}
+    for column, values in columns.items():
+        if not isinstance(values, Names):
+            arrays[column] = pa.array(values)
+            continue
+        numbered = column == "case" and all(isinstance(case, int) for case in values.names)
+        names = values.names if numbered else [str(name) for name in values.names]
+        arrays[column] = pa.DictionaryArray.from_arrays(
+            values.codes.astype(np.int32), pa.array(names, pa.int64() if numbered else pa.string())
+        )
+    return pa.table(arrays)
 
 
 def categorical(pd: Any, codes: NDArray[Any], names: Sequence[Any]) -> Any:
