@@ -75,6 +75,16 @@ def test_arrow_types_do_not_depend_on_the_number_of_names() -> None:
     assert many.schema.field("group").type == pa.dictionary(pa.int32(), pa.string())
 
 
+def test_undefined_scores_are_null_in_arrow() -> None:
+    """Databases take NaN for a value: the average of a column would be NaN, too."""
+    table = make_table()
+    frame = table.to_pandas()
+    frame.loc[[1, 5], "sa"] = np.nan
+    held = SegmentationAbilityMap(frame).to_arrow()["sa"]
+    assert [i for i, value in enumerate(held.to_pylist()) if value is None] == [1, 5]
+    assert held.null_count == 2
+
+
 @pytest.mark.parametrize("cases", [None, ["a", "b"]])
 def test_parquet_brings_back_the_same(cases, tmp_path) -> None:
     table = make_table(cases=cases)

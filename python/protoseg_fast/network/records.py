@@ -179,12 +179,13 @@ def frame_of(columns: dict[str, NDArray[Any] | Names]) -> pd.DataFrame:
 def arrow_of(columns: dict[str, NDArray[Any] | Names]) -> pa.Table:
     """Return columns as a pyarrow Table; names as dictionaries of text, or of numbers if all cases
     have one. Types do not depend on how many names there are, so that files of cases go together.
+    Undefined scores (NaN) are null, as from pandas: databases leave null out of an average.
     """
     pa = require("pyarrow", "to_arrow")
     arrays = {}
     for column, values in columns.items():
         if not isinstance(values, Names):
-            arrays[column] = pa.array(values)
+            arrays[column] = pa.array(values, from_pandas=True)
             continue
         numbered = column == "case" and all(isinstance(case, int) for case in values.names)
         names = values.names if numbered else [str(name) for name in values.names]
