@@ -9,7 +9,7 @@
 namespace protoseg::cuda {
 
 // Partial sums of units, [units from `first_unit` on, segments, T, 2], and what turns them into
-// prototypes.
+// prototypes; or the prototypes that the caller gives, for which nothing is summed.
 struct PartialSums {
   const double* sums = nullptr;
   const double* total = nullptr;  // [N, T, 2], sums of the weights
@@ -17,6 +17,7 @@ struct PartialSums {
   std::int64_t first_unit = 0;
   Divisor channels, targets;
   std::int64_t segments = 0;
+  const double *positive = nullptr, *negative = nullptr;  // [N, T, C] each; null: not given
 };
 
 // `sum` [2]: over all segments.
@@ -26,9 +27,9 @@ __device__ __forceinline__ ChannelPrototypes make_prototypes(double reference, c
 }
 
 // Segments in their order.
-__device__ __forceinline__ ChannelPrototypes prototypes_of(const PartialSums& p, std::int64_t image,
-                                                           std::int64_t channel,
-                                                           std::int64_t target) {
+__device__ __forceinline__ ChannelPrototypes averages_of(const PartialSums& p, std::int64_t image,
+                                                         std::int64_t channel,
+                                                         std::int64_t target) {
   const std::int64_t unit = image * p.channels + channel - p.first_unit;
   const double* at = p.sums + (unit * p.segments * p.targets + target) * 2;
   double sum[2] = {0.0, 0.0};
@@ -39,6 +40,16 @@ __device__ __forceinline__ ChannelPrototypes prototypes_of(const PartialSums& p,
   }
   return make_prototypes(p.features.value(image, channel, 0), sum,
                          p.total + (image * p.targets + target) * 2);
+}
+
+// Those given, or the averages.
+__device__ __forceinline__ ChannelPrototypes prototypes_of(const PartialSums& p, std::int64_t image,
+                                                           std::int64_t channel,
+                                                           std::int64_t target) {
+  if (p.positive == nullptr) return averages_of(p, image, channel, target);
+  const std::int64_t plane = image * p.targets + target, at = plane * p.channels + channel;
+  // 0, but of an invalid guide NaN: its maps are undefined wherever they are drawn.
+  return {0.0 * p.total[2 * plane], p.positive[at], p.negative[at]};
 }
 
 // What maps are compared with: packed bits, and what is known of them beforehand. `which`: 0 is
@@ -187,7 +198,7 @@ __global__ void __launch_bounds__(threads) prototypes_kernel(PrototypesParams p)
        i < p.units * targets; i += static_cast<std::int64_t>(gridDim.x) * threads) {
     const std::int64_t unit = p.sums.first_unit + i / targets, target = i % targets;
     const std::int64_t image = unit / p.sums.channels, channel = unit - image * p.sums.channels;
-    const ChannelPrototypes found = prototypes_of(p.sums, image, channel, target);
+    const ChannelPrototypes found = averages_of(p.sums, image, channel, target);
     const std::int64_t plane = image * targets + target, at = plane * p.sums.channels + channel;
     p.positive[at] = found.reference + found.positive;
     p.negative[at] = found.reference + found.negative;

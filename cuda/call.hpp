@@ -11,11 +11,12 @@
 
 namespace protoseg::cuda {
 
-inline Sizes checked(const Guide& guide, const TensorView& features, const Options& options) {
+inline Sizes checked(const Guide& guide, const TensorView& features, const Options& options,
+                     const GivenPrototypes* given = nullptr) {
   const GuideState& state = *guide.state();
   check_device(state);
   validate_features(features, state.pred_view, options);
-  return {state, features, options};
+  return {state, features, options, given};
 }
 
 inline void check_workspace(const Call& call, std::size_t bytes) {

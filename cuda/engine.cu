@@ -54,7 +54,7 @@ std::size_t measure(const GuideState& guide, const Sizes& sizes, Task task, cons
   if (task == Task::prototypes) {
     take_unit_chunk<T>(sizes, sums_plan<T>(sizes, device), false, arena);
   } else if (task == Task::sa_counts && sizes.group_channels == 1) {
-    const Plan plan = choose_strategy(sizes.sweep<T>(), device, tuning);
+    const Plan plan = units_plan<T>(sizes, device, tuning);
     if (plan.strategy == Strategy::split) take_unit_chunk<T>(sizes, plan, true, arena);
   } else {
     take_group_chunk<T>(sizes, device, arena);
@@ -70,8 +70,8 @@ std::size_t measure(const GuideState& guide, const Sizes& sizes, Task task, cons
 // Validates, and calls run(problem, arena) with the problem of the features' type.
 template <class Run>
 void with_problem(const Guide& guide, const TensorView& features, const Options& options,
-                  const Call& call, Task task, Run run) {
-  const Sizes sizes = checked(guide, features, options);
+                  const Call& call, Task task, const GivenPrototypes* given, Run run) {
+  const Sizes sizes = checked(guide, features, options, given);
   const GuideState& state = *guide.state();
   const std::size_t bytes = measure(state, sizes, task, call.tuning);
   check_workspace(call, bytes);
@@ -95,8 +95,9 @@ void start_counts(const Sizes& sizes, const GuideState& guide, const CountArrays
 }
 
 void write_map(const Guide& guide, const TensorView& features, const Options& options, Task task,
-               const SinkRequest& request, const Call& call) {
-  with_problem(guide, features, options, call, task,
+               const SinkRequest& request, const Call& call,
+               const GivenPrototypes* given = nullptr) {
+  with_problem(guide, features, options, call, task, given,
                [&](const auto& problem, Arena& arena) { project_groups(problem, arena, request); });
 }
 
@@ -112,8 +113,8 @@ void fill_tape(const Guide& guide, const TensorView& features, const Options& op
 }  // namespace
 
 std::size_t workspace_bytes(const Guide& guide, const TensorView& features, const Options& options,
-                            Task task, const Tuning& tuning) {
-  return measure(*guide.state(), checked(guide, features, options), task, tuning);
+                            Task task, const Tuning& tuning, const GivenPrototypes* given) {
+  return measure(*guide.state(), checked(guide, features, options, given), task, tuning);
 }
 
 void Guide::prepare(const TensorView& features, const Options& options, Stream stream) const {
@@ -127,9 +128,9 @@ void Guide::prepare(const TensorView& features, const Options& options, Stream s
 
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
                const CountArrays* against_target, const CountArrays* against_output,
-               const Call& call) {
+               const Call& call, const GivenPrototypes* given) {
   const CountArrays* const arrays[2] = {against_target, against_output};
-  with_problem(guide, features, options, call, Task::sa_counts,
+  with_problem(guide, features, options, call, Task::sa_counts, given,
                [&](const auto& problem, Arena& arena) {
                  CountOutputs out;
                  for (int which = 0; which < 2; ++which) {
@@ -149,13 +150,13 @@ void sa_counts(const Guide& guide, const TensorView& features, const Options& op
 
 void prototypes(const Guide& guide, const TensorView& features, const Options& options,
                 const PrototypeArrays& out, const Call& call) {
-  with_problem(guide, features, options, call, Task::prototypes,
+  with_problem(guide, features, options, call, Task::prototypes, nullptr,
                [&](const auto& problem, Arena& arena) { compute_prototypes(problem, arena, out); });
 }
 
 void segment(const Guide& guide, const TensorView& features, const Options& options,
-             std::uint8_t* map, const Call& call) {
-  write_map(guide, features, options, Task::segment, {Sink::map, map, {}}, call);
+             std::uint8_t* map, const Call& call, const GivenPrototypes* given) {
+  write_map(guide, features, options, Task::segment, {Sink::map, map, {}}, call, given);
 }
 
 void probability(const Guide& guide, const TensorView& features, const Options& options,

@@ -32,11 +32,12 @@ std::int64_t Guide::targets() const { not_compiled(); }
 std::vector<std::int64_t> Guide::size() const { not_compiled(); }
 std::int64_t Guide::bytes() const { not_compiled(); }
 
-std::size_t workspace_bytes(const Guide&, const TensorView&, const Options&, Task, const Tuning&) {
+std::size_t workspace_bytes(const Guide&, const TensorView&, const Options&, Task, const Tuning&,
+                            const GivenPrototypes*) {
   not_compiled();
 }
 void sa_counts(const Guide&, const TensorView&, const Options&, const CountArrays*,
-               const CountArrays*, const Call&) {
+               const CountArrays*, const Call&, const GivenPrototypes*) {
   not_compiled();
 }
 void score(const CountArrays&, std::int64_t, Score, Empty, double*, Stream) { not_compiled(); }
@@ -44,7 +45,8 @@ void prototypes(const Guide&, const TensorView&, const Options&, const Prototype
                 const Call&) {
   not_compiled();
 }
-void segment(const Guide&, const TensorView&, const Options&, std::uint8_t*, const Call&) {
+void segment(const Guide&, const TensorView&, const Options&, std::uint8_t*, const Call&,
+             const GivenPrototypes*) {
   not_compiled();
 }
 void probability(const Guide&, const TensorView&, const Options&, float*, const Call&) {

@@ -1,5 +1,6 @@
 // Host side of groups, and of maps of any groups: sums, boundaries, projections and their sinks,
-// image by image as far as the cache holds them.
+// image by image as far as the cache holds them; at given prototypes, boundaries and projections of
+// all images at once.
 #pragma once
 
 #include "resize_map.cuh"
@@ -25,10 +26,11 @@ GroupChunk take_group_chunk(const Sizes& sizes, const Device& device, Arena& are
   GroupChunk chunk{};
   const std::int64_t image_bytes = sizes.channels * sizes.voxels * std::int64_t{sizeof(T)};
   chunk.images = std::clamp<std::int64_t>(device.cache_bytes / 2 / image_bytes, 1, sizes.images);
+  if (sizes.has_prototypes()) chunk.images = sizes.images;
   const std::int64_t groups = chunk.images * sizes.groups;
   const std::int64_t normals = groups * sizes.targets * sizes.group_channels;
-  chunk.sums =
-      arena.take<double>(chunk.images * sizes.channels * sizes.segments<T>() * sizes.targets * 2);
+  const std::int64_t summed = sizes.has_prototypes() ? 0 : chunk.images * sizes.channels;
+  chunk.sums = arena.take<double>(summed * sizes.segments<T>() * sizes.targets * 2);
   chunk.prototypes = arena.take<ChannelPrototypes>(normals);
   chunk.weight = arena.take<double>(normals);
   chunk.boundary = arena.take<Boundary>(groups * sizes.targets);
@@ -186,7 +188,8 @@ void project_groups(const Problem<T>& problem, Arena& arena, const SinkRequest& 
   const std::int64_t image_tiles = divide_up(problem.channels, plan.units);
   for (std::int64_t image = 0; image < problem.images; image += chunk.images) {
     const std::int64_t images = std::min(chunk.images, problem.images - image);
-    launch_sums(problem, plan, image * image_tiles, images * image_tiles, chunk.sums);
+    if (!problem.has_prototypes())
+      launch_sums(problem, plan, image * image_tiles, images * image_tiles, chunk.sums);
     const GroupRange range = {image * problem.groups, image * problem.groups,
                               images * problem.groups};
     launch_boundaries(problem, chunk, range, request.out);

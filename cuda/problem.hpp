@@ -24,7 +24,8 @@ decltype(auto) with_type(DType dtype, Run run) {
 
 // Sizes of a call; everything but what the guide keeps.
 struct Sizes {
-  Sizes(const GuideState& guide, const TensorView& view, const Options& options_in)
+  Sizes(const GuideState& guide, const TensorView& view, const Options& options_in,
+        const GivenPrototypes* given_in = nullptr)
       : features(to_tensor(view)),
         options(options_in),
         images(guide.images),
@@ -34,14 +35,19 @@ struct Sizes {
         group_channels(channels / groups),
         voxels(features.extent.voxels()),
         resized(!guide.same_size(features.extent)),
-        resize{features.extent, options.interpolation, options.align_corners} {}
+        resize{features.extent, options.interpolation, options.align_corners} {
+    if (given_in != nullptr) given = *given_in;
+  }
 
   Tensor features;
   Options options;
   std::int64_t images, targets, channels, groups, group_channels, voxels;
   bool resized;
   Resize resize;
+  GivenPrototypes given{};
 
+  // Nothing is summed then: features are read once, whatever the chunks.
+  bool has_prototypes() const { return given.positive != nullptr; }
   std::int64_t units() const { return images * channels; }
   template <class T>
   Sweep sweep() const {
@@ -76,8 +82,8 @@ struct Problem : Sizes {
 
   // Sums of units [first, first + ...) as later kernels read them.
   PartialSums partial_sums(const double* sums, std::int64_t first_unit) const {
-    return {sums,    kept.weights.total,          features, first_unit, channels,
-            targets, this->template segments<T>()};
+    return {sums,    kept.weights.total,           features,       first_unit,    channels,
+            targets, this->template segments<T>(), given.positive, given.negative};
   }
 };
 

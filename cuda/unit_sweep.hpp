@@ -50,10 +50,12 @@ struct UnitChunk {
 
 template <class T>
 UnitChunk take_unit_chunk(const Sizes& sizes, const Plan& plan, bool thresholds, Arena& arena) {
+  const std::int64_t all = tiles_of(sizes.sweep<T>(), plan);
   const std::int64_t tiles =
-      std::min(tiles_of(sizes.sweep<T>(), plan), divide_up(plan.chunk_units, plan.units));
+      sizes.has_prototypes() ? all : std::min(all, divide_up(plan.chunk_units, plan.units));
   const std::int64_t units = std::min(tiles * plan.units, sizes.units());
-  UnitChunk chunk{tiles, arena.take<double>(units * sizes.segments<T>() * sizes.targets * 2),
+  const std::int64_t summed = sizes.has_prototypes() ? 0 : units;
+  UnitChunk chunk{tiles, arena.take<double>(summed * sizes.segments<T>() * sizes.targets * 2),
                   nullptr};
   if (thresholds) chunk.threshold = arena.take<UnitThreshold<double>>(units * sizes.targets);
   return chunk;
@@ -96,7 +98,8 @@ void launch_unit_counts(const Problem<T>& problem, const Plan& plan, const UnitT
       problem.call.stream, p, turned ? turned_bytes<T> : staged_bytes_of(plan, sizeof(T)));
 }
 
-// Three launches per chunk; the second read of a chunk is from the cache.
+// Three launches per chunk; the second read of a chunk is from the cache. At given prototypes, two
+// launches and one read.
 template <class T>
 void count_units_split(const Problem<T>& problem, const Plan& plan, Arena& arena,
                        const CountOutputs& out) {
@@ -106,7 +109,7 @@ void count_units_split(const Problem<T>& problem, const Plan& plan, Arena& arena
     const UnitTiles tiles = {problem.channels, plan.units, first,
                              std::min(chunk.tiles, all - first)};
     const UnitTiles next = {problem.channels, plan.units, first + tiles.count, 0};
-    launch_sums(problem, plan, first, tiles.count, chunk.sums);
+    if (!problem.has_prototypes()) launch_sums(problem, plan, first, tiles.count, chunk.sums);
     UnitBoundaryParams p{};
     p.sums = problem.partial_sums(chunk.sums, first_unit_of(tiles));
     p.units = first_unit_of(next) - first_unit_of(tiles);
@@ -186,11 +189,18 @@ void count_small_units(const Problem<T>& problem, const CountOutputs& out) {
   run(small_units_kernel<T>, divide_up(p.units, warps), problem.call.stream, p);
 }
 
+// At given prototypes there is nothing to sum before counting, and planes are always split.
+template <class T>
+Plan units_plan(const Sizes& sizes, const Device& device, const Tuning& tuning) {
+  if (sizes.has_prototypes() && tuning.strategy != Strategy::split)
+    return split_plan(sizes.sweep<T>(), device);
+  return choose_strategy(sizes.sweep<T>(), device, tuning);
+}
+
 template <class T>
 void count_units(const Problem<T>& problem, Arena& arena, const CountOutputs& out) {
-  const Plan plan =
-      choose_strategy(problem.template sweep<T>(), device_of(problem.guide, problem.call.tuning),
-                      problem.call.tuning);
+  const Tuning& tuning = problem.call.tuning;
+  const Plan plan = units_plan<T>(problem, device_of(problem.guide, tuning), tuning);
   if (plan.strategy == Strategy::small) return count_small_units(problem, out);
   if (plan.strategy == Strategy::split) return count_units_split(problem, plan, arena, out);
   count_units_at_once(problem, plan, out);

@@ -61,6 +61,16 @@ constexpr std::int32_t cuda = 2;
 constexpr std::int32_t cuda_managed = 13;
 }  // namespace dlpack
 
+// Rows follow each other, whatever the stride of an axis of one.
+inline bool is_contiguous(const TensorView& view) {
+  std::int64_t stride = 1;
+  for (int axis = view.rank - 1; axis >= 0; --axis) {
+    if (view.shape[axis] != 1 && view.strides[axis] != stride) return false;
+    stride *= view.shape[axis];
+  }
+  return true;
+}
+
 struct Borrowed {
   TensorView view;
   py::object owner;  // keeps the memory alive

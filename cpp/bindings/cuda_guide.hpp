@@ -7,12 +7,14 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "array.hpp"
+#include "given.hpp"
 #include "options.hpp"
 #include "protoseg/cuda.hpp"
 #include "tape.hpp"
@@ -83,24 +85,28 @@ class PyCudaGuide {
   PyCudaGuide(const PyCudaGuide&) = delete;  // what is kept points to kept_
   PyCudaGuide& operator=(const PyCudaGuide&) = delete;
 
-  // Against the target and against the output, as far as asked for: each (tp, predicted, actual
-  // [N, G, T]; voxels [N, 1, 1]; defined [N, G, T]), on the device.
-  py::tuple sa_counts(const py::object& features, const Options& options, bool target, bool output,
-                      std::uintptr_t stream) const {
-    const CallInProgress call(*this, features, options, cuda::Task::sa_counts, stream);
-    std::vector<CountsOnDevice> counts;
-    counts.reserve(2);
-    for (const bool asked : {target, output})
-      if (asked) counts.push_back(make_counts(options));
-    const auto* first = target ? &counts.front().arrays : nullptr;
-    const auto* second = output ? &counts.back().arrays : nullptr;
-    {
-      const py::gil_scoped_release release;
-      cuda::sa_counts(*guide_, call.features.view, options, first, second, call.call);
-    }
+  // As PyGuide's, on the device; divisions share one workspace.
+  py::list sa_counts(const py::object& features, const std::vector<Options>& divisions, bool target,
+                     bool output, const py::object& prototypes, std::uintptr_t stream) const {
+    const CallInProgress call(*this, features, divisions, cuda::Task::sa_counts, stream,
+                              prototypes);
     py::list result;
-    for (const CountsOnDevice& one : counts) result.append(one.tuple);
-    return py::tuple(result);
+    for (const Options& options : divisions) {
+      py::list references;
+      std::optional<CountsOnDevice> counts[2];
+      const cuda::CountArrays* against[2] = {nullptr, nullptr};
+      for (const int which : {0, 1}) {
+        if (!(which == 0 ? target : output)) continue;
+        counts[which] = make_counts(options);
+        against[which] = &counts[which]->arrays;
+        references.append(counts[which]->tuple);
+      }
+      result.append(references);
+      const py::gil_scoped_release release;
+      cuda::sa_counts(*guide_, call.features.view, options, against[0], against[1], call.call,
+                      call.given.get());
+    }
+    return result;
   }
 
   // [N, G, T] on the device
@@ -141,13 +147,13 @@ class PyCudaGuide {
   }
 
   py::object segment(const py::object& features, const Options& options,
-                     std::uintptr_t stream) const {
-    const CallInProgress call(*this, features, options, cuda::Task::segment, stream);
+                     const py::object& prototypes, std::uintptr_t stream) const {
+    const CallInProgress call(*this, features, {options}, cuda::Task::segment, stream, prototypes);
     py::object map = device_array(memory(), map_shape(options), "bool");
     auto* const out = device_pointer<std::uint8_t>(memory(), map);
     {
       const py::gil_scoped_release release;
-      cuda::segment(*guide_, call.features.view, options, out, call.call);
+      cuda::segment(*guide_, call.features.view, options, out, call.call, call.given.get());
     }
     return map;
   }
@@ -208,30 +214,46 @@ class PyCudaGuide {
   }
 
  private:
-  // Features, and the workspace; asking for its size checks all arguments. Whoever frees the
-  // workspace may use it again for what follows on the stream.
+  // Features, prototypes if they are given, and the workspace; asking for its size checks all
+  // arguments. Whoever frees the workspace may use it again for what follows on the stream.
   struct CallInProgress {
     CallInProgress(const PyCudaGuide& guide, const py::object& object, const Options& options,
                    cuda::Task task, std::uintptr_t stream)
-        : CallInProgress(guide, object, stream, [&](const TensorView& view) {
-            return cuda::workspace_bytes(*guide.guide_, view, options, task, guide.tuning_);
-          }) {}
+        : CallInProgress(guide, object, std::vector<Options>{options}, task, stream, py::none()) {}
+    // The largest workspace of what is done one after the other.
+    CallInProgress(const PyCudaGuide& guide, const py::object& object,
+                   const std::vector<Options>& divisions, cuda::Task task, std::uintptr_t stream,
+                   const py::object& prototypes)
+        : features(borrow("features", object, dlpack::cuda)),
+          given(prototypes, guide.shape(), features.view) {
+      std::size_t most = 0;
+      for (const Options& options : divisions)
+        most = std::max(most, cuda::workspace_bytes(*guide.guide_, features.view, options, task,
+                                                    guide.tuning_, given.get()));
+      start(guide, stream, most);
+    }
     // bytes(view of the features): how large the workspace must be
     template <class Bytes>
     CallInProgress(const PyCudaGuide& guide, const py::object& object, std::uintptr_t stream,
                    Bytes bytes)
-        : features(borrow("features", object, dlpack::cuda)) {
-      call.stream = stream_of(stream);
-      call.tuning = guide.tuning_;
-      call.workspace_bytes = bytes(features.view);
-      if (call.workspace_bytes == 0) return;
-      workspace =
-          device_array(guide.memory(), {static_cast<std::int64_t>(call.workspace_bytes)}, "uint8");
-      call.workspace = device_pointer<void>(guide.memory(), workspace);
+        : features(borrow("features", object, dlpack::cuda)),
+          given(py::none(), guide.shape(), features.view) {
+      start(guide, stream, bytes(features.view));
     }
     Borrowed features;
+    GivenOnDevice given;
     py::object workspace;
     cuda::Call call;
+
+   private:
+    void start(const PyCudaGuide& guide, std::uintptr_t stream, std::size_t bytes) {
+      call.stream = stream_of(stream);
+      call.tuning = guide.tuning_;
+      call.workspace_bytes = bytes;
+      if (bytes == 0) return;
+      workspace = device_array(guide.memory(), {static_cast<std::int64_t>(bytes)}, "uint8");
+      call.workspace = device_pointer<void>(guide.memory(), workspace);
+    }
   };
 
   struct CountsOnDevice {
@@ -301,6 +323,7 @@ class PyCudaGuide {
     cuda::margin_backward(*guide_, features, options, tape.tape, tape.grad, out, call.call);
   }
 
+  GuideShape shape() const { return {guide_->images(), guide_->targets()}; }
   Shape group_shape(const Options& options) const {
     return {guide_->images(), options.groups, guide_->targets()};
   }

@@ -5,39 +5,12 @@
 
 #include "array.hpp"
 #include "cuda_guide.hpp"
+#include "given.hpp"
 #include "options.hpp"
 #include "protoseg/gradients.hpp"
 
 namespace protoseg_python {
 namespace {
-
-// Prototypes (positive, negative) [N, T, C] that the caller gives, or none.
-class Given {
- public:
-  using Array = py::array_t<double, py::array::c_style | py::array::forcecast>;
-
-  Given(const py::object& pair, const protoseg::Guide& guide, const TensorView& features) {
-    if (pair.is_none()) return;
-    const auto arrays = pair.cast<std::pair<Array, Array>>();
-    for (const Array& array : {arrays.first, arrays.second})
-      if (array.ndim() != 3 || features.rank < 2 || array.shape(0) != guide.images() ||
-          array.shape(1) != guide.targets() || array.shape(2) != features.shape[1])
-        throw Error(
-            "prototypes must have shape (N, T, C) with the N and T of the guide and the C of "
-            "features.");
-    positive_ = arrays.first;
-    negative_ = arrays.second;
-    given_ = {positive_.data(), negative_.data()};
-    present_ = true;
-  }
-
-  const protoseg::GivenPrototypes* get() const { return present_ ? &given_ : nullptr; }
-
- private:
-  Array positive_, negative_;
-  protoseg::GivenPrototypes given_{};
-  bool present_ = false;
-};
 
 // A Guide and the memory it borrows.
 class PyGuide {
@@ -62,7 +35,7 @@ class PyGuide {
   py::list sa_counts(const py::object& features, const std::vector<Options>& divisions, bool target,
                      bool output, const py::object& prototypes) const {
     const Borrowed array = borrow("features", features);
-    const Given given(prototypes, *guide_, array.view);
+    const Given given(prototypes, shape(), array.view);
     std::vector<std::vector<protoseg::Counts>> counts;  // [divisions, references asked for]
     if (!divisions.empty()) {
       const py::gil_scoped_release release;
@@ -126,7 +99,7 @@ class PyGuide {
   py::array segment(const py::object& features, const Options& options,
                     const py::object& prototypes) const {
     const Borrowed array = borrow("features", features);
-    const Given given(prototypes, *guide_, array.view);
+    const Given given(prototypes, shape(), array.view);
     py::array_t<bool> map(map_shape(array.view, options));
     auto* out = reinterpret_cast<std::uint8_t*>(map.mutable_data());
     {
@@ -170,6 +143,8 @@ class PyGuide {
   py::tuple size() const { return py::tuple(py::cast(guide_->size())); }
 
  private:
+  GuideShape shape() const { return {guide_->images(), guide_->targets()}; }
+
   template <class T>
   py::array write_probability(py::array_t<T> out, const TensorView& features,
                               const Options& options) const {
@@ -325,14 +300,14 @@ PYBIND11_MODULE(_core, m) {
                     const py::object&, std::uintptr_t>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"),
            py::arg("memory"), py::arg("stream"))
-      .def("sa_counts", &PyCudaGuide::sa_counts, py::arg("features"), py::arg("options"),
-           py::arg("target"), py::arg("output"), py::arg("stream"))
+      .def("sa_counts", &PyCudaGuide::sa_counts, py::arg("features"), py::arg("divisions"),
+           py::arg("target"), py::arg("output"), py::arg("prototypes"), py::arg("stream"))
       .def("sa_score", &PyCudaGuide::sa_score, py::arg("features"), py::arg("options"),
            py::arg("empty"), py::arg("stream"))
       .def("prototypes", &PyCudaGuide::prototypes, py::arg("features"), py::arg("options"),
            py::arg("stream"))
       .def("segment", &PyCudaGuide::segment, py::arg("features"), py::arg("options"),
-           py::arg("stream"))
+           py::arg("prototypes"), py::arg("stream"))
       .def("probability", &PyCudaGuide::probability, py::arg("features"), py::arg("options"),
            py::arg("stream"))
       .def("margin_tape", &PyCudaGuide::margin_tape, py::arg("features"), py::arg("options"),

@@ -13,14 +13,9 @@ namespace protoseg_python {
 template <class T>
 T* tape_array(const char* name, const Borrowed& array, std::int64_t n) {
   const TensorView& view = array.view;
-  std::int64_t elements = 1, stride = 1;
-  bool contiguous = true;
-  for (int axis = view.rank - 1; axis >= 0; --axis) {
-    contiguous = contiguous && (view.shape[axis] == 1 || view.strides[axis] == stride);
-    stride *= view.shape[axis];
-    elements *= view.shape[axis];
-  }
-  if (elements != n || !contiguous ||
+  std::int64_t elements = 1;
+  for (int axis = 0; axis < view.rank; ++axis) elements *= view.shape[axis];
+  if (elements != n || !is_contiguous(view) ||
       view.dtype != (sizeof(T) == 4 ? DType::float32 : DType::float64))
     throw Error(std::string(name) + " is not what margin_tape returned, or its like.");
   return static_cast<T*>(const_cast<void*>(view.data));

@@ -6,7 +6,7 @@ import threading
 from typing import Any
 
 from protoseg_fast import _core
-from protoseg_fast._arrays import Array, Kind
+from protoseg_fast._arrays import Array, Kind, inspect
 
 __all__ = ["CudaGuide"]
 
@@ -45,6 +45,16 @@ class CudaGuide:
                 self._written(stream)
         return result
 
+    def _export(self, given: tuple[Any, Any] | None) -> tuple[Any, Any] | None:
+        """Prototypes (positive, negative) for the core, which borrows each of them once."""
+        if given is None:
+            return None
+        with self._memory.current():
+            positive, negative = (
+                inspect("prototypes", self._memory.keep(array)).exported for array in given
+            )
+        return positive, negative
+
     def sa_counts(
         self,
         features: Any,
@@ -54,8 +64,9 @@ class CudaGuide:
         given: Any = None,
     ) -> list[Any]:
         """As of `_core.Guide`."""
-        _refuse(given)
-        return [self._call("sa_counts", features, options, target, output) for options in divisions]
+        prototypes = self._export(given)
+        counts: list[Any] = self._call("sa_counts", features, divisions, target, output, prototypes)
+        return counts
 
     def sa_score(self, features: Any, options: _core.Options, empty: str) -> Any:
         """As of `_core.Guide`."""
@@ -68,8 +79,7 @@ class CudaGuide:
 
     def segment(self, features: Any, options: _core.Options, given: Any = None) -> Any:
         """As of `_core.Guide`."""
-        _refuse(given)
-        return self._call("segment", features, options)
+        return self._call("segment", features, options, self._export(given))
 
     def probability(self, features: Any, options: _core.Options) -> Any:
         """As of `_core.Guide`."""
@@ -107,11 +117,3 @@ class CudaGuide:
     def nbytes(self) -> int:
         """Bytes kept on the device."""
         return self.core.nbytes
-
-
-def _refuse(given: Any) -> None:
-    if given is not None:
-        raise TypeError(
-            "Maps at given prototypes are drawn on the CPU only, but the guide is on a CUDA "
-            "device; make it of arrays in CPU memory."
-        )

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from protoseg_fast import _core
-from protoseg_fast._arrays import Array, common_kind, inspect
+from protoseg_fast._arrays import Array, Kind, common_kind, inspect
 from protoseg_fast._cuda import CudaGuide
 from protoseg_fast.counts import BothCounts, Counts, Prototypes
 
@@ -110,12 +110,13 @@ class Guide:
 
         ``prototypes`` draws the maps at given prototypes instead of those of these features: for
         features that are a part of a volume, the merged ones of its parts. Raises ValueError if
-        their shape is not (N, T, C), with the guide's N and T and the features' C.
+        their shape is not (N, T, C), with the guide's N and T and the features' C, and TypeError if
+        they are on another device or from another array library than the guide.
         """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
         ((arrays,),) = self._core.sa_counts(
-            array.exported, [options], True, False, _pair(prototypes)
+            array.exported, [options], True, False, self._given(prototypes)
         )
         return Counts._from_core(arrays, self._kind)
 
@@ -165,7 +166,7 @@ class Guide:
             _options(features, groups, metric, interpolation, align_corners) for groups in divisions
         ]
         found = self._core.sa_counts(
-            array.exported, options, True, self._has_target, _pair(prototypes)
+            array.exported, options, True, self._has_target, self._given(prototypes)
         )
         counts = [[Counts._from_core(one, self._kind) for one in arrays] for arrays in found]
         return [BothCounts(references[0], references[-1]) for references in counts]
@@ -200,7 +201,7 @@ class Guide:
         """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
-        return self._kind.wrap(self._core.segment(array.exported, options, _pair(prototypes)))
+        return self._kind.wrap(self._core.segment(array.exported, options, self._given(prototypes)))
 
     def probability(
         self,
@@ -265,27 +266,31 @@ class Guide:
 
     def _inspect(self, features: Any) -> Array:
         array = inspect("features", features)
-        if array.kind.device != self._kind.device:
-            raise TypeError(
-                f"features are on {array.kind.device}, but the guide's pred is on "
-                f"{self._kind.device}; move one of them first."
-            )
-        if array.kind != self._kind:
-            raise TypeError(
-                f"features come from {array.kind}, but the guide's pred came from {self._kind}; "
-                "convert one of them first."
-            )
+        self._check_kind("features", array.kind)
         return array
 
+    def _given(self, prototypes: Prototypes | None) -> tuple[Any, Any] | None:
+        """Return positive and negative, in NumPy or on the guide's device."""
+        if prototypes is None:
+            return None
+        if not isinstance(prototypes, Prototypes):
+            raise TypeError(
+                f"prototypes must be protoseg_fast.Prototypes, got {type(prototypes).__name__}."
+            )
+        self._check_kind("prototypes", prototypes._kind)
+        return prototypes._arrays["positive"], prototypes._arrays["negative"]
 
-def _pair(prototypes: Prototypes | None) -> tuple[np.ndarray, np.ndarray] | None:
-    if prototypes is None:
-        return None
-    if not isinstance(prototypes, Prototypes):
-        raise TypeError(
-            f"prototypes must be protoseg_fast.Prototypes, got {type(prototypes).__name__}."
-        )
-    return prototypes._arrays["positive"], prototypes._arrays["negative"]
+    def _check_kind(self, name: str, kind: Kind) -> None:
+        if kind.device != self._kind.device:
+            raise TypeError(
+                f"{name} are on {kind.device}, but the guide's pred is on "
+                f"{self._kind.device}; move one of them first."
+            )
+        if kind != self._kind:
+            raise TypeError(
+                f"{name} come from {kind}, but the guide's pred came from {self._kind}; "
+                "convert one of them first."
+            )
 
 
 def _options(

@@ -112,9 +112,11 @@ struct Call {
   Tuning tuning{};
 };
 
+// `given`: as for the call itself; its memory is not looked at.
 enum class Task : std::int32_t { sa_counts, prototypes, segment, probability, margin };
 std::size_t workspace_bytes(const Guide& guide, const TensorView& features, const Options& options,
-                            Task task, const Tuning& tuning = {});
+                            Task task, const Tuning& tuning = {},
+                            const GivenPrototypes* given = nullptr);
 
 // Counts, see Counts in counts.hpp; tp, predicted, actual, defined [N, G, T]; voxels [N].
 struct CountArrays {
@@ -127,12 +129,15 @@ struct CountArrays {
 
 // features (N, C, *feature_size): float16, bfloat16, float32 or float64 with any strides, read in
 // place. Rows and channels-last are read as fast as memory goes, other strides slower.
+//
+// GivenPrototypes of engine.hpp lie on the device here. Features are then read once, for the maps,
+// and a strategy other than split is not looked at.
 
 // Counts of the maps against the guide's target, or against its output, pred > 0.5, in one pass
 // over the features; either may be null.
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
                const CountArrays* against_target, const CountArrays* against_output,
-               const Call& call);
+               const Call& call, const GivenPrototypes* given = nullptr);
 
 // Scores [count] of counts [count], with the formulas of counts.hpp; voxels may be null.
 void score(const CountArrays& counts, std::int64_t count, Score which, Empty empty, double* scores,
@@ -144,7 +149,7 @@ void prototypes(const Guide& guide, const TensorView& features, const Options& o
 
 // map [N, G, T, *size]: 1 where margin > 0
 void segment(const Guide& guide, const TensorView& features, const Options& options,
-             std::uint8_t* map, const Call& call);
+             std::uint8_t* map, const Call& call, const GivenPrototypes* given = nullptr);
 
 // probability [N, G, T, *size]: sigmoid(margin); NaN where a prototype is undefined
 void probability(const Guide& guide, const TensorView& features, const Options& options,

@@ -9,27 +9,39 @@ namespace {
 
 constexpr std::int64_t images = 3, targets = 2, segments = 3;
 
-// Partial sums of images [1, 3), as a chunk has them.
+// Partial sums of images [1, 3), as a chunk has them; or prototypes that are given for all images,
+// with no sums.
 struct SumsProblem {
-  explicit SumsProblem(std::int64_t channels_in)
+  explicit SumsProblem(std::int64_t channels_in, bool given_in = false)
       : channels(channels_in),
         features(images, channels, line_of(9), Layout::rows, normals<float>(images * channels * 9)),
         value(normals<double>(2 * channels * segments * targets * 2)),
         memory(value, "sums"),
         totals(normals<double>(images * targets * 2, 0.1, 2.0)),
         total(zeroed(), "totals"),
-        bits(images, targets, 9) {
+        bits(images, targets, 9),
+        given(given_in),
+        means(normals<double>(2 * images * targets * channels)),
+        given_memory(means, "given prototypes") {
     sums = {memory.data(), total.data(), features.tensor, channels, channels, targets, segments};
+    if (!given) return;
+    sums.sums = nullptr;
+    sums.positive = given_memory.data();
+    sums.negative = given_memory.data() + images * targets * channels;
   }
 
   ChannelPrototypes prototypes(std::int64_t image, std::int64_t channel,
                                std::int64_t target) const {
+    const double* weight = &totals[(image * targets + target) * 2];
+    const std::int64_t at = (image * targets + target) * channels + channel;
+    if (given)
+      return {std::isnan(*weight) ? *weight : 0.0, means[at],
+              means[images * targets * channels + at]};
     const std::int64_t unit = (image - 1) * channels + channel;
     double sum[2] = {};
     for (std::int64_t s = 0; s < segments; ++s)
       for (int side = 0; side < 2; ++side)
         sum[side] += value[((unit * segments + s) * targets + target) * 2 + side];
-    const double* weight = &totals[(image * targets + target) * 2];
     const double reference = features.plane(image * channels + channel)[0];
     return {reference, sum[0] / weight[0], sum[1] / weight[1]};
   }
@@ -41,20 +53,24 @@ struct SumsProblem {
   std::vector<double> totals;
   simt::DeviceArray<double> total;
   Bits bits;
+  bool given;
+  std::vector<double> means;  // [2, N, T, C]
+  simt::DeviceArray<double> given_memory;
   PartialSums sums;
 
  private:
-  // One target of one image has no foreground to average.
+  // One target of one image has no foreground to average, and one is that of an invalid guide.
   std::vector<double>& zeroed() {
     totals[(2 * targets + 1) * 2] = 0.0;
+    totals[(targets + 1) * 2] = totals[(targets + 1) * 2 + 1] = std::nan("");
     for (std::size_t i = 0; i < value.size(); ++i)
       if (i / 2 % targets == 1 && i / value.size() * 2 >= value.size()) value[i] = 0.0;
     return totals;
   }
 };
 
-void units(Metric metric, bool in_float) {
-  const SumsProblem problem(150);
+void units(Metric metric, bool in_float, bool given = false) {
+  const SumsProblem problem(150, given);
   const std::int64_t units = 2 * problem.channels;
   const Results results(images * problem.channels * targets, problem.bits, problem.channels,
                         targets);
@@ -92,8 +108,8 @@ void units(Metric metric, bool in_float) {
   }
 }
 
-void groups(Metric metric, std::int64_t groups, std::int64_t group_channels) {
-  const SumsProblem problem(groups * group_channels);
+void groups(Metric metric, std::int64_t groups, std::int64_t group_channels, bool given = false) {
+  const SumsProblem problem(groups * group_channels, given);
   const std::int64_t count = 2 * groups;
   const Results results(images * groups * targets, problem.bits, groups, targets);
   const simt::DeviceArray<ChannelPrototypes> scratch(count * targets * group_channels, "scratch");
@@ -152,6 +168,8 @@ SIMT_SCENARIO(of_groups) { groups(Metric::euclidean, 3, 5); }
 SIMT_SCENARIO(of_wide_groups) { groups(Metric::euclidean, 1, 300); }
 SIMT_SCENARIO(of_groups_of_cosine) { groups(Metric::cosine, 2, 40); }
 SIMT_SCENARIO(of_groups_of_one) { groups(Metric::euclidean, 7, 1); }
+SIMT_SCENARIO(given_of_units) { units(Metric::euclidean, true, true); }
+SIMT_SCENARIO(given_of_groups) { groups(Metric::euclidean, 3, 5, true); }
 SIMT_SCENARIO(prototypes) {
   const SumsProblem problem(150);
   const std::int64_t means = images * targets * problem.channels;

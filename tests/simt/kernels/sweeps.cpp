@@ -86,11 +86,25 @@ class SweepProblem {
     return sum;
   }
 
+  // Maps are drawn at others than the averages from now on.
+  void give_prototypes() {
+    means = normals<double>(images * targets * channels * 2);
+    std::vector<double> side[2];
+    for (std::size_t i = 0; i < means.size(); ++i) side[i % 2].push_back(means[i]);
+    for (const auto& values : side) given_memory.emplace_back(values, "given prototypes");
+    given = {given_memory[0].data(), given_memory[1].data()};
+  }
+  const protoseg::GivenPrototypes* prototypes() const {
+    return given_memory.empty() ? nullptr : &given;
+  }
+
   Extent from, to;
   Features<float> pred, mask, features;
   protoseg::cuda::Guide guide;
   std::vector<double> means;   // [N, T, C, 2]
   std::vector<double> totals;  // [N, T, 2]
+  std::vector<simt::DeviceArray<double>> given_memory;
+  protoseg::GivenPrototypes given{};
 
  private:
   static std::vector<float> probabilities(std::int64_t n) {
@@ -133,7 +147,7 @@ void with_call(const SweepProblem& p, std::int64_t groups, const Tuning& tuning,
   protoseg::Options options;
   options.groups = groups;
   const protoseg::cuda::GuideState& state = *p.guide.state();
-  const Sizes sizes(state, view_of(p.features, channels, DType::float32), options);
+  const Sizes sizes(state, view_of(p.features, channels, DType::float32), options, p.prototypes());
   protoseg::cuda::Call call;
   call.tuning = tuning;
   Arena measured;
@@ -181,7 +195,7 @@ void count(const SweepProblem& p, const Tuning& tuning) {
   with_call(
       p, channels, tuning,
       [&](const Sizes& sizes, const Device& device, Arena& arena) {
-        const Plan plan = choose_strategy(sizes.sweep<float>(), device, tuning);
+        const Plan plan = units_plan<float>(sizes, device, tuning);
         if (plan.strategy == Strategy::split) take_unit_chunk<float>(sizes, plan, true, arena);
       },
       [&](const auto& problem, Arena& arena) { count_units(problem, arena, found.out); });
@@ -339,4 +353,36 @@ SIMT_SCENARIO(resized_groups_in_uneven_chunks) {
   // Half the cache holds two of three images.
   const SweepProblem p(plane_of(9, 12), plane_of(33, 50), Layout::rows);
   expect_groups(p, 1, 2 * 2 * channels * 9 * 12 * 4);
+}
+// Two launches, whatever the strategy asked for and the cache: boundaries, and counts or maps.
+SIMT_SCENARIO(units_at_given_prototypes) {
+  const auto expect_two_launches = [](const SweepProblem& p, const Tuning& tuning) {
+    count(p, tuning);  // what the guide keeps is made
+    simt::clear_launches();
+    count(p, tuning);
+    SIMT_EXPECT_EQUAL(simt::launches().size(), 2u);
+  };
+  for (const Layout layout : {Layout::rows, Layout::channels_last})
+    for (const Extent& from : {plane_of(30, 37), plane_of(9, 12)}) {
+      SweepProblem p(from, plane_of(30, 37), layout);
+      p.give_prototypes();
+      expect_two_launches(p, {});
+      expect_two_launches(p, tuned(Strategy::resident, 2, 1));
+      expect_two_launches(p, tuned(Strategy::split, 2, 1));
+    }
+}
+SIMT_SCENARIO(groups_at_given_prototypes) {
+  for (const Layout layout : {Layout::rows, Layout::channels_last})
+    for (const std::int64_t groups : {std::int64_t{2}, channels}) {
+      SweepProblem p(plane_of(30, 37), plane_of(30, 37), layout);
+      p.give_prototypes();
+      expect_groups(p, groups, 1);
+      simt::clear_launches();
+      expect_groups(p, groups, 1);
+      SIMT_EXPECT_EQUAL(simt::launches().size(), 4u);  // two of counts, two of a map
+    }
+  SweepProblem p(plane_of(9, 12), plane_of(33, 50), Layout::rows);
+  p.give_prototypes();
+  expect_groups(p, 3, 1);
+  expect_groups(p, 3, 1, 1);
 }

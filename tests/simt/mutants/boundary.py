@@ -159,4 +159,45 @@ MUTATIONS = [
             ),
         },
     ),
+    *mutants(
+        "cuda/boundary.cuh",
+        "kernels/boundary.cpp:given_of_groups",
+        {
+            "given, averages nevertheless": ("if (p.positive == nullptr) return", "return"),
+            "given, sides swapped": (
+                "p.positive[at], p.negative[at]",
+                "p.negative[at], p.positive[at]",
+            ),
+            "given, the first image": ("plane = image * p.targets + target", "plane = target"),
+            "given, the first target": (
+                "plane = image * p.targets + target",
+                "plane = image * p.targets",
+            ),
+            "given, targets before images": (
+                "at = plane * p.channels + channel",
+                "at = (target * 3 + image) * p.channels + channel",
+            ),
+            "given, channels of the first plane": (
+                "at = plane * p.channels + channel",
+                "at = channel",
+            ),
+            "given, place in the chunk": (
+                "at = plane * p.channels + channel",
+                "at = plane * p.channels + channel - p.first_unit",
+            ),
+            "given, relative to the first voxel": (
+                "return {0.0 * p.total[2 * plane], p.positive[at]",
+                "return {p.features.value(image, channel, 0), p.positive[at]",
+            ),
+            "given, invalid guides pass": (
+                "return {0.0 * p.total[2 * plane], p.positive[at]",
+                "return {0.0, p.positive[at]",
+            ),
+            "given, totals of another plane": (
+                "return {0.0 * p.total[2 * plane], p.positive[at]",
+                "return {0.0 * p.total[plane], p.positive[at]",
+                "given_of_units",
+            ),
+        },
+    ),
 ]

@@ -230,4 +230,52 @@ MUTATIONS = [
             ),
         },
     ),
+    *mutants(
+        "cuda/unit_sweep.hpp",
+        "kernels/sweeps.cpp:units_at_given_prototypes",
+        {
+            "given, units summed": (
+                "if (!problem.has_prototypes()) launch_sums(problem, plan, first,",
+                "launch_sums(problem, plan, first,",
+            ),
+            "given, in chunks of units": (
+                "sizes.has_prototypes() ? all : std::min(all,",
+                "std::min(all,",
+            ),
+            "given, by the strategy asked for": (
+                "if (sizes.has_prototypes() && tuning.strategy",
+                "if (false && tuning.strategy",
+            ),
+        },
+    ),
+    *mutants(
+        "cuda/group_sweep.hpp",
+        "kernels/sweeps.cpp:groups_at_given_prototypes",
+        {
+            "given, groups summed": (
+                "if (!problem.has_prototypes())\n      launch_sums",
+                "launch_sums",
+            ),
+            "given, image by image": (
+                "  if (sizes.has_prototypes()) chunk.images = sizes.images;\n",
+                "",
+            ),
+            "given, no room for sums": (
+                "sizes.has_prototypes() ? 0 : chunk.images * sizes.channels;",
+                "0;",
+                "groups",
+            ),
+        },
+    ),
+    *mutants(
+        "cuda/problem.hpp",
+        "kernels/sweeps.cpp:groups_at_given_prototypes",
+        {
+            "given, sides handed on swapped": (
+                "given.positive, given.negative}",
+                "given.negative, given.positive}",
+            ),
+            "given, not handed on": ("given.positive, given.negative}", "nullptr, nullptr}"),
+        },
+    ),
 ]
