@@ -39,6 +39,7 @@ SECTIONS = {
     "graph": 30,
     "streams": 30,
     "libraries": 30,
+    "tracing": 45,
     "bandwidth": 30,
     "sweeps": 60,
     "network": 45,
@@ -101,10 +102,10 @@ def run_section(name: str, dry_run: bool, small: bool) -> dict[str, Any]:
         return sanitizer(name, dry_run)
     if name == "environment":
         return environment(dry_run)
-    from gpu import correctness, timings, training
+    from gpu import correctness, networks, timings, training
     from gpu.device import open_device
 
-    modules = (correctness, timings, training)
+    modules = (correctness, networks, timings, training)
     section = next(getattr(module, name) for module in modules if hasattr(module, name))
     return section(open_device(dry_run), small)
 
@@ -163,7 +164,7 @@ def describe(name: str, result: dict[str, Any]) -> list[str]:
     if "copy_bytes_s" in result:
         note = f"copy {result['copy_bytes_s'] / 1e9:.0f} GB/s"
     if "share" in result:
-        note = f"{result['units']} units cost {result['share']:.1%} of the forward pass"
+        note = f"{result['scores']} scores cost {result['share']:.1%} of the forward pass"
     lines = [f"{name:14} {state:8} {result.get('seconds', 0):6.1f} s  {note}"]
     lines += [f"    {f['case']}: {f['error']}" for f in result.get("failures", [])[:5]]
     lines += [f"    {error}" for error in result.get("errors", [])[:5]]

@@ -47,7 +47,7 @@ def test_demo_help_names_every_option_and_default(capsys: pytest.CaptureFixture[
     text = " ".join(capsys.readouterr().out.split())
     for option in ("--out DIR", "--device {cpu,cuda}", "--seed", "--steps", "--open"):
         assert option in text
-    assert "scoring always runs on the CPU" in text
+    assert "the demo scores on the CPU" in text
     for default in (DemoConfig.out, DemoConfig.device, DemoConfig.seed, DemoConfig.steps):
         assert f"(default: {default})" in text
 

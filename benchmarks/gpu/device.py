@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,6 +32,10 @@ class Gpu:
         if not protoseg_fast.cuda_available():
             raise RuntimeError(f"protoseg_fast: {protoseg_fast.build_config()['cuda']}")
         self.psf: Any = protoseg_fast
+
+    def package(self) -> AbstractContextManager[Any]:
+        """The package, to which torch's tensors on the device are just that."""
+        return nullcontext(self.psf)
 
     def array(self, x: Any, misalignment: int = 0) -> torch.Tensor:
         """Copy with the same strides, to an address ``misalignment`` elements past 512 bytes."""
@@ -67,6 +72,12 @@ class Simt:
 
         self.arrays = arrays
         self.psf: Any = package.load()
+
+    def package(self) -> AbstractContextManager[Any]:
+        """The package, to which every tensor of torch is on the device."""
+        from simt.engine import torch_device
+
+        return torch_device.package_on_device()
 
     def array(self, x: Any, misalignment: int = 0) -> Any:
         """Copy with the same strides and alignment."""

@@ -45,7 +45,7 @@ def _outcome(result: dict[str, Any]) -> str:
     if "cases" in result:
         state += f", {result['cases']} cases, {len(result['failures'])} wrong"
     if "share" in result:
-        state += f": {result['units']} units cost {result['share']:.1%} of the forward pass"
+        state += f": {result['scores']} scores cost {result['share']:.1%} of the forward pass"
     shares = [row["share_of_copy"] for row in result.get("rows", []) if "share_of_copy" in row]
     if shares:
         state += f", {min(shares):.0%} to {max(shares):.0%} of the copy bandwidth"

@@ -1,4 +1,4 @@
-"""How fast: copy bandwidth, every kind of sweep as a share of it, peers, a whole network."""
+"""How fast: copy bandwidth, every kind of sweep as a share of it, peers."""
 
 from __future__ import annotations
 
@@ -169,45 +169,6 @@ def peers(device: Device, small: bool) -> Report:
             errors.append(f"{workload.name}: {type(error).__name__}: {error}")
         _empty_cache(device)
     return {"ok": not errors, "rows": rows, "skipped": skipped, "errors": errors}
-
-
-def network(device: Device, small: bool) -> Report:
-    """A U-Net's forward pass, alone and with every unit of every block scored in its hooks."""
-    from protoseg_fast.demo.unet import UNet
-
-    side, widths = (16, (2, 4)) if small else (512, (32, 64, 128, 256))
-    torch.manual_seed(0)
-    model = UNet(2, widths).to(device.torch_device).eval()
-    image = torch.randn(1 if small else 4, 1, side, side, device=device.torch_device)
-    with torch.inference_mode():
-        pred = model(image).sigmoid()
-    target = pred > pred.median()
-    on_device = [device.array(x) for x in (pred.contiguous(), target)]
-    guide = device.psf.Guide(*on_device)
-    scores: list[Any] = []
-
-    def visit(_module: Any, _inputs: Any, output: torch.Tensor) -> None:
-        features = output if isinstance(device, Gpu) else device.array(output)
-        scores.append(guide.sa_score(features, groups="unit"))
-
-    def forward() -> None:
-        scores.clear()
-        with torch.inference_mode():
-            model(image)
-
-    repeats = 1 if small else 20
-    forward()
-    plain = statistics.median(device.seconds(forward) for _ in range(repeats))
-    handles = [block.register_forward_hook(visit) for block in model.blocks.values()]
-    try:
-        forward()
-        scored = statistics.median(device.seconds(forward) for _ in range(repeats))
-    finally:
-        for handle in handles:
-            handle.remove()
-    units = sum(int(x.shape[1]) for x in scores)
-    share = scored / plain - 1
-    return {"ok": units > 0, "units": units, "forward_s": plain, "scored_s": scored, "share": share}
 
 
 def _empty_cache(device: Device) -> None:

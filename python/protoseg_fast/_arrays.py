@@ -15,7 +15,7 @@ import numpy as np
 
 from protoseg_fast import _core
 
-__all__ = ["Array", "DeviceMemory", "Kind", "common_kind", "inspect", "to_numpy"]
+__all__ = ["NUMPY", "Array", "DeviceMemory", "Kind", "common_kind", "inspect", "to_numpy"]
 
 _SUPPORTED = (
     "a NumPy array, a torch tensor, or an array that supports DLPack (such as JAX's) or "
@@ -28,7 +28,7 @@ class DeviceMemory(Protocol):
     """Memory, streams and events of one CUDA device, as an array library has them."""
 
     module: Any
-    """With ``where``, as NumPy has it."""
+    """With ``where`` and ``concatenate``, as NumPy has them."""
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """Return an array on the device that nothing was written to."""

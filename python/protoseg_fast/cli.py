@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
         "--device",
         choices=DEVICES,
         default=DemoConfig.device,
-        help="where the network runs; in this version scoring always runs on the CPU, and with "
-        "cuda each layer's features are copied there first (default: %(default)s)",
+        help="where the network runs; the demo scores on the CPU, to which each layer's features "
+        "are copied with cuda (default: %(default)s)",
     )
     demo.add_argument(
         "--seed",

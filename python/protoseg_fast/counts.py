@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from protoseg_fast import _core
-from protoseg_fast._arrays import Kind, common_kind, inspect, to_numpy
+from protoseg_fast._arrays import NUMPY, Kind, common_kind, inspect, to_numpy
 
-__all__ = ["BothCounts", "Counts", "MeanSA", "Prototypes", "mean_sa"]
+__all__ = ["BothCounts", "Counts", "MeanSA", "Prototypes", "mean_sa", "on_host"]
 
 
 class _Parts:
@@ -50,6 +50,11 @@ class _Parts:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+
+    @property
+    def _library(self) -> Any:
+        """With ``where`` and ``concatenate`` for the arrays as they are kept."""
+        return np if self._kind.device == "cpu" else self._kind.memory.module
 
     def _get(self, name: str) -> Any:
         return self._kind.wrap(self._arrays[name])
@@ -197,6 +202,26 @@ class Counts(_Parts):
         return self._repr(dice=to_numpy(self._score("dice", "nan")))
 
 
+def on_host(parts: Sequence[Counts]) -> list[Counts]:
+    """Return counts in memory of the CPU, in order. Those of a device come together, in one copy
+    for each of the five arrays, which waits for what is being computed.
+    """
+    found = list(parts)
+    for kind in {part._kind for part in parts if part._kind.device != "cpu"}:
+        indices = [i for i, part in enumerate(parts) if part._kind == kind]
+        columns = []
+        for name in Counts._names:
+            arrays = [parts[i]._arrays[name] for i in indices]
+            together = parts[indices[0]]._library.concatenate([x.reshape(-1) for x in arrays])
+            ends = np.cumsum([np.prod(x.shape, dtype=np.int64) for x in arrays])
+            flat = np.split(kind.memory.to_numpy(together), ends[:-1])
+            columns.append([x.reshape(y.shape) for x, y in zip(flat, arrays, strict=True)])
+        here = Kind("torch") if kind.module == "torch" else NUMPY
+        for i, *arrays in zip(indices, *columns, strict=True):
+            found[i] = Counts._from_core(tuple(arrays), here)
+    return found
+
+
 class BothCounts(NamedTuple):
     """Counts of the same maps against both references."""
 
@@ -263,7 +288,7 @@ class Prototypes(_Parts):
         mine, theirs = self._arrays, other._arrays
         sides = ("positive", "negative")
         weights = [f"{side}_weight" for side in sides]
-        where = np.where if self._kind.device == "cpu" else self._kind.memory.module.where
+        where = self._library.where
         means = [
             _merge_means(where, mine[side], mine[weight], theirs[side], theirs[weight])
             for side, weight in zip(sides, weights, strict=True)

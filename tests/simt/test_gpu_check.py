@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 SECTIONS = (
     *("environment", "correctness", "reproducible", "values", "gradients", "graph", "streams"),
-    *("libraries", "bandwidth", "sweeps", "network", "racecheck", "peers", "strategies"),
+    *("libraries", "tracing", "bandwidth", "sweeps", "network", "racecheck", "peers", "strategies"),
 )
 
 

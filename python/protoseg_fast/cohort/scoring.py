@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from protoseg_fast._arrays import to_numpy
 from protoseg_fast.cohort.config import SweepConfig
 from protoseg_fast.cohort.layouts import Case
 from protoseg_fast.cohort.volumes import CaseError, Volume
@@ -155,7 +156,7 @@ class _Kept:
             return
         self.guide = guide
         counts = record.counts[TARGET if TARGET in record.counts else OUTPUT]
-        scores = np.fmax(counts._score("dice", "nan")[0], -1.0)  # (units, T), -1 for NaN
+        scores = np.fmax(to_numpy(counts._score("dice", "nan"))[0], -1.0)  # (units, T), -1 for NaN
         for t, unit in enumerate(scores.argmax(0)):
             score = float(scores[unit, t])
             if score > self.best.get(t, (-1.0, None))[0]:
@@ -191,8 +192,8 @@ class _Kept:
         pred, truth, _ = self.arrays
         if tuple(pred.shape[2:]) != image.shape[1:] or len(image.shape) < 3:
             return None
-        output = (pred[0] > 0.5).numpy()
-        true = None if truth is None else (truth[0] > 0.5).numpy()
+        output = (pred[0] > 0.5).cpu().numpy()
+        true = None if truth is None else (truth[0] > 0.5).cpu().numpy()
         shown = output if true is None or not true.any() else true
         axis = image.ndim - 2 if image.ndim == 4 else -1  # of the volume; -1: it is a slice
         index = 0
@@ -223,7 +224,7 @@ class _Kept:
         assert self.guide is not None
         maps = np.zeros(shape, dtype=bool)
         for t, (_, features) in self.best.items():
-            maps[t] = self.guide.segment(features, **options)[0, 0, t].numpy()
+            maps[t] = self.guide.segment(features, **options)[0, 0, t].cpu().numpy()
         return maps
 
 

@@ -21,7 +21,7 @@ class DemoConfig:
 
     Attributes:
         out: folder that receives ``index.html`` and ``scores.parquet``; made if missing.
-        device: where the network runs. Scoring always runs on the CPU.
+        device: where the network runs. The demo scores on the CPU.
         seed: seeds the network's weights, the training crops and the image degradations.
         steps: training steps.
         held_out: blocks of axial slices, as half-open ranges of slice numbers, kept from

@@ -92,7 +92,7 @@ def visit_layers(
 ) -> None:
     """Pass the image, the output of every convolution block and the probabilities to ``visit``.
 
-    All arrive as CPU tensors: in this version scoring runs on the CPU, wherever the network does.
+    All arrive as CPU tensors: the demo scores on the CPU, wherever the network runs.
     """
     blocks = dict(model.blocks.items())
     visit(IMAGE_LAYER, image)

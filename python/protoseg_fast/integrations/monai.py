@@ -11,6 +11,7 @@ from monai.metrics.utils import do_metric_reduction
 from torch import Tensor
 
 from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
+from protoseg_fast.network.devices import beside, move, scoring_device
 from protoseg_fast.network.hooks import plain
 
 __all__ = ["SegmentationAbilityMetric"]
@@ -75,15 +76,19 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
             mask: (N, 1, *size), the voxels that count.
 
         Returns:
-            (N, G * T) float32, group by group.
+            (N, G * T) float32, group by group, where the features are if the engine runs there,
+            else on the CPU.
 
         Raises:
             ValueError: for shapes or values that do not fit.
         """
-        arrays = (None if x is None else plain(x).cpu() for x in (y_pred, y, mask))
+        features = plain(features)
+        device = scoring_device(features)
+        arrays = (None if x is None else move(plain(x), device) for x in (y_pred, y, mask))
         guide = Guide(*arrays)
+        guide.check()
         scores: Tensor = guide.sa_score(
-            plain(features).cpu(), groups=self.groups, empty=self.empty, **self.options
+            beside(guide, features), groups=self.groups, empty=self.empty, **self.options
         )
         return scores.flatten(1).float()
 

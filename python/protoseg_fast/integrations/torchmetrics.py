@@ -10,6 +10,7 @@ from torchmetrics import Metric as TorchMetric
 
 from protoseg_fast.counts import Counts
 from protoseg_fast.guide import Empty, Guide, Interpolation, Metric
+from protoseg_fast.network.devices import beside, move, scoring_device
 
 __all__ = ["SegmentationAbility"]
 
@@ -89,21 +90,26 @@ class SegmentationAbility(TorchMetric):
     ) -> None:
         """Add a batch: features (N, C, *feature_size); the rest as `protoseg_fast.Guide` takes it.
 
+        Scores are computed where the features are, if the engine runs there, else on the CPU.
+
         Raises:
             ValueError: for shapes or values that do not fit.
         """
-        guide = Guide(*(None if x is None else x.cpu() for x in (pred, target, mask)))
+        device = scoring_device(features)
+        arrays = (None if x is None else move(x, device) for x in (pred, target, mask))
+        guide = Guide(*arrays)
+        guide.check()
         if guide.targets != self.targets:
             raise ValueError(f"pred must have {self.targets} targets, got {guide.targets}.")
-        counts = guide.sa_counts(features.detach().cpu(), groups=self.groups, **self.options)
+        features = beside(guide, features.detach())
+        counts = guide.sa_counts(features, groups=self.groups, **self.options)
         scores = counts.score(empty=self.empty)
         held = ~scores.isnan()
-        device = self.tp.device
-        self.score += scores.nan_to_num(0).sum(0).to(device)
-        self.count += held.sum(0).to(device)
+        self.score += move(scores.nan_to_num(0).sum(0), self.tp.device)
+        self.count += move(held.sum(0), self.tp.device)
         for name in ("tp", "predicted", "actual"):
             values = getattr(counts, name) * counts.defined
-            setattr(self, name, getattr(self, name) + values.sum(0).to(device))
+            setattr(self, name, getattr(self, name) + move(values.sum(0), self.tp.device))
 
     def compute(self) -> Tensor:
         """Return the scores (G, T), float64; NaN where there are none."""

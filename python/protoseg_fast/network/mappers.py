@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from protoseg_fast.guide import Guide
+from protoseg_fast.network.devices import beside
 from protoseg_fast.network.hooks import LayerHooks
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.predictor import Predictor
@@ -35,12 +36,14 @@ class ImageMapper:
         with torch.no_grad():
             image = self.network.image(image)
             _, pred = self.network.predict(self.network.logits(image))
-            guide = Guide(pred[:, target : target + 1], mask=_tensor(mask), binarize=self.binarize)
+            pred = pred[:, target : target + 1]
+            guide = Guide(pred, mask=_tensor(mask, pred), binarize=self.binarize)
+            guide.check()
 
             def visit(_name: str, number: int, features: Tensor) -> None:
                 if number == call:
                     part = features[:, channels_of(unit, features)]
-                    found.append(guide.segment(part.cpu(), **self.options)[:, 0, 0])
+                    found.append(guide.segment(beside(guide, part), **self.options)[:, 0, 0])
 
             with LayerHooks(self.network.model, [layer], visit, **self.hooking):
                 self.network.model(image)
@@ -63,15 +66,15 @@ class WindowMapper:
             sweep = self.sweep(self.network.image(image), [layer])
             _, pred = self.network.predict(sweep.predict())
             guide = VolumeGuide.of(
-                sweep.grid, (pred[:, target : target + 1], None, _tensor(mask)), self.binarize
+                sweep, (pred[:, target : target + 1], None, _tensor(mask, pred)), self.binarize
             )
             prototypes = sweep.prototypes(guide) if self.scope == "volume" else None
             drawn = sweep.maps(guide, prototypes, call, lambda x: channels_of(unit, x))
         return called(drawn, layer, call)
 
 
-def _tensor(mask: Any) -> Tensor | None:
-    return None if mask is None else as_tensor("mask", mask)
+def _tensor(mask: Any, pred: Tensor) -> Tensor | None:
+    return None if mask is None else as_tensor("mask", mask, pred.device)
 
 
 def channels_of(unit: int | str, features: Tensor) -> slice:

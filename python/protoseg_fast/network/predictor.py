@@ -36,7 +36,7 @@ class Predictor:
     def image(self, image: Any) -> Tensor:
         """Return the image as the tensor that the network takes."""
         if not isinstance(image, Tensor):
-            image = as_tensor("image", image)
+            image = as_tensor("image", image, torch.device("cpu"))
             parameter = next(unwrap(self.model).parameters(), None)
             image = image if parameter is None else image.to(parameter)
         if not 3 <= image.dim() <= 5:
@@ -74,12 +74,14 @@ class Predictor:
     def references(
         self, logits: Tensor, target: Any, mask: Any, ignore_label: int | None
     ) -> tuple[Problems, tuple[Tensor, Tensor | None, Tensor | None]]:
-        """Return the binary problems; and pred, truth and mask, as `Guide` takes them."""
+        """Return the binary problems; and pred, truth and mask, as `Guide` takes them, all where
+        scores are computed.
+        """
         problems, pred = self.predict(logits)
-        mask = None if mask is None else as_tensor("mask", mask)
+        mask = None if mask is None else as_tensor("mask", mask, pred.device)
         truth = None
         if target is not None:
-            truth, counted = problems.truth(target, pred.shape, ignore_label)
+            truth, counted = problems.truth(target, pred, ignore_label)
             if counted is not None:
                 mask = counted if mask is None else counted * mask
         return problems, (pred, truth, mask)

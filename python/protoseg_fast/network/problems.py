@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protoseg_fast.network import devices
 from protoseg_fast.network.hooks import plain
 
 __all__ = ["Activation", "Problems", "Targets", "as_tensor", "probabilities", "problems_of"]
@@ -43,15 +44,16 @@ class Problems:
         return torch.stack(regions, dim=1).clamp(max=1)  # sums exceed 1 by rounding
 
     def truth(
-        self, target: Any, shape: Sequence[int], ignore_label: int | None
+        self, target: Any, pred: Tensor, ignore_label: int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the binary ground truth (N, T, *size) of a pred of that shape, and the voxels
+        """Return the binary ground truth (N, T, *size) beside pred, of its shape, and the voxels
         (N, 1, *size) that count, None if all do.
 
         Raises:
             ValueError: if the target has another shape, or labels that are no integers.
         """
-        target = as_tensor("target", target)
+        target = as_tensor("target", target, pred.device)
+        shape = tuple(pred.shape)
         single = (shape[0], 1, *shape[2:])
         if tuple(target.shape) == (single[0], *single[2:]):
             target = target.unsqueeze(1)
@@ -62,10 +64,10 @@ class Problems:
             elif counted is not None:
                 target = torch.where(counted, target, torch.zeros_like(target))
             return target, counted
-        if tuple(target.shape) != tuple(shape):
+        if tuple(target.shape) != shape:
             raise ValueError(
                 f"target must be a label map of shape {(single[0], *single[2:])} or {single}, or "
-                f"binary of shape {tuple(shape)} with one channel per target "
+                f"binary of shape {shape} with one channel per target "
                 f"({', '.join(self.names)}), got {tuple(target.shape)}. A label map needs "
                 "targets={name: labels} where the network has several channels and no softmax."
             )
@@ -118,14 +120,15 @@ def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
 
 
 def probabilities(logits: Tensor, activation: Activation) -> Tensor:
-    """Apply the activation to what the network put out, in float32 or more, on the CPU."""
+    """Apply the activation to what the network put out, in float32 or more, where it is scored."""
     logits = plain(logits)
+    device = devices.scoring_device(logits)
     if callable(activation):
         result = activation(logits)
         if not isinstance(result, Tensor):
             raise TypeError(f"activation must return a tensor, got {type(result).__name__}.")
-        return plain(result).cpu()
-    logits = logits.cpu().to(torch.promote_types(logits.dtype, torch.float32))
+        return devices.move(plain(result), device)
+    logits = devices.move(logits, device).to(torch.promote_types(logits.dtype, torch.float32))
     if activation == "sigmoid":
         return logits.sigmoid()
     if activation == "softmax":
@@ -137,8 +140,8 @@ def probabilities(logits: Tensor, activation: Activation) -> Tensor:
     )
 
 
-def as_tensor(name: str, value: Any) -> Tensor:
-    """Return a torch tensor or NumPy array as a plain tensor on the CPU.
+def as_tensor(name: str, value: Any, device: torch.device) -> Tensor:
+    """Return a torch tensor or NumPy array as a plain tensor on that device.
 
     Raises:
         TypeError: for anything else.
@@ -149,7 +152,7 @@ def as_tensor(name: str, value: Any) -> Tensor:
         raise TypeError(
             f"{name} must be a torch tensor or a NumPy array, got {type(value).__name__}."
         )
-    return plain(value).cpu()
+    return devices.move(plain(value), device)
 
 
 def _members(target: Tensor, labels: Sequence[tuple[int, ...]]) -> Tensor:
@@ -157,7 +160,9 @@ def _members(target: Tensor, labels: Sequence[tuple[int, ...]]) -> Tensor:
     if not torch.equal(whole, target):
         raise ValueError("target is a label map here and must hold whole numbers.")
     whole = whole.long()
-    found = torch.zeros(len(whole), len(labels), *whole.shape[2:], dtype=torch.bool)
+    found = torch.zeros(
+        len(whole), len(labels), *whole.shape[2:], dtype=torch.bool, device=whole.device
+    )
     for index, region in enumerate(labels):
         for label in region:  # a comparison takes a small part of isin's time
             found[:, index : index + 1] |= whole == label

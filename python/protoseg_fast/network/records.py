@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protoseg_fast import _core
-from protoseg_fast.counts import Counts, Prototypes
+from protoseg_fast.counts import Counts, Prototypes, on_host
 from protoseg_fast.guide import Groups, Guide
 from protoseg_fast.network.extras import require
 
@@ -28,6 +28,7 @@ __all__ = [
     "arrow_of",
     "categorical",
     "columns_of",
+    "fetched",
     "fitting",
     "frame_of",
     "score_layer",
@@ -102,6 +103,15 @@ def score_layer(
     return [{TARGET: both.target, OUTPUT: both.output} for both in found]
 
 
+def fetched(records: Sequence[Record]) -> list[Record]:
+    """Return records with their counts in memory of the CPU; waits for a device, once."""
+    flat = [counts for record in records for counts in record.counts.values()]
+    if all(counts._kind.device == "cpu" for counts in flat):
+        return list(records)
+    here = iter(on_host(flat))
+    return [replace(r, counts={name: next(here) for name in r.counts}) for r in records]
+
+
 class Names(NamedTuple):
     """A column of names: of each row, the index of its name."""
 
@@ -115,7 +125,7 @@ def columns_of(records: Sequence[Record], empty: str) -> dict[str, NDArray[Any] 
     Rows come record by record, reference by reference, in the order of (N, G, T). Names are looked
     up once per record: rows only hold numbers.
     """
-    parts = [(record, name, counts._arrays) for record in records
+    parts = [(record, name, counts._arrays) for record in fetched(records)
              for name, counts in record.counts.items()]  # fmt: skip
     n, g, t = np.array([counts["tp"].shape for *_, counts in parts], np.int64).reshape(-1, 3).T
     rows = n * g * t

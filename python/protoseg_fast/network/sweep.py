@@ -79,7 +79,8 @@ def segmentation_ability_map(
     its own prototypes, of its own voxels, and is run twice. Only features of windows ever exist.
 
     Scores are taken against the ground truth, if given, and always against the network's own
-    output, pred > 0.5. He et al. 2023, arXiv:2212.09206.
+    output, pred > 0.5. They are computed where the network runs: on its CUDA device, if the
+    package was compiled for it, else on the CPU. He et al. 2023, arXiv:2212.09206.
 
     Args:
         model: the network.
@@ -165,6 +166,7 @@ def segmentation_ability_map(
         logits = network.logits(image) if kept is None else kept.run(network, image)
         problems, arrays = network.references(logits, target, mask, ignore_label)
         tracer.guide, tracer.targets = Guide(*arrays, binarize=binarize), problems.names
+        tracer.guide.check()
         if _observer is not None:
             _observer.predicted(problems, *arrays)
             tracer.on_scored = _observer.scored
@@ -212,7 +214,7 @@ class _Windows:
         problems, arrays = self.network.references(sweep.predict(), *reference)
         if observer is not None:
             observer.predicted(problems, *arrays)
-        guide = VolumeGuide.of(sweep.grid, arrays, self.binarize)
+        guide = VolumeGuide.of(sweep, arrays, self.binarize)
         prototypes = sweep.prototypes(guide) if self.scope == "volume" else None
         records = sweep.records(guide, prototypes, names, problems.names)
         mapper = WindowMapper(self.sweep, self.network, self.scope, self.binarize)

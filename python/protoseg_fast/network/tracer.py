@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
 from protoseg_fast.network.ability_map import Mapper, SegmentationAbilityMap
+from protoseg_fast.network.devices import beside
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform
 from protoseg_fast.network.layers import Layers
-from protoseg_fast.network.records import WHOLE_LAYER, Record, fitting, score_layer
+from protoseg_fast.network.records import WHOLE_LAYER, Record, fetched, fitting, score_layer
 
 __all__ = ["Tracer", "trace"]
 
@@ -41,7 +42,10 @@ def trace(
     MONAI's MetaTensor, and through DataParallel and DistributedDataParallel wrappers. Of a
     compiled model the original modules are run, without compilation, which a warning says.
 
-    Features on another device are copied to the guide's, one layer at a time.
+    Layers are scored on the guide's device; features elsewhere are copied there, one layer at a
+    time. On a CUDA device nothing waits for scores before the pass ends: then its counts are
+    fetched, and values of pred, target and mask that are none raise what the guide's constructor
+    raises on the CPU.
 
     Args:
         model: the network.
@@ -199,9 +203,12 @@ class Tracer:
 
     def commit(self) -> None:
         """End a pass, as the network's own hook does: its rows count, its cases are used up."""
-        self._records += self._pending
-        self._pending = []
-        self._case += self._require_guide().images
+        guide = self._require_guide()
+        pending, self._pending = self._pending, []
+        guide.check()
+        # Not later: counts of many passes would fill a device with small arrays.
+        self._records += fetched(pending)
+        self._case += guide.images
         self.cases = None
 
     def skip(self, skipped: dict[str, str]) -> None:
@@ -229,8 +236,7 @@ class Tracer:
         cases = range(self._case, self._case + guide.images) if self.cases is None else self.cases
         if len(cases) != guide.images:
             raise ValueError(f"cases names {len(cases)} images, but the guide has {guide.images}.")
-        if not features.is_cpu:
-            features = features.cpu()  # guides are on the CPU in this version
+        features = beside(guide, features)
         names = [str(t) for t in self.targets or range(guide.targets)]
         divisions, reason = fitting(self._groups, features.shape[1])
         if reason:

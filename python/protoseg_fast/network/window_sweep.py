@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from protoseg_fast.counts import Counts, Prototypes
 from protoseg_fast.guide import Groups, Guide
+from protoseg_fast.network import devices
 from protoseg_fast.network.hooks import LayerHooks
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.predictor import Predictor
@@ -34,22 +34,29 @@ def place(first: int | slice, slices: Slices, *, channels: bool = True) -> tuple
 
 @dataclass(frozen=True)
 class VolumeGuide:
-    """Arrays of whole volumes, padded to the windows: pred, target (N, T, *), mask (N, 1, *)."""
+    """Arrays of whole volumes, padded to the windows: pred, target (N, T, *), mask (N, 1, *).
+
+    They stay in memory of the CPU, which large volumes need; windows are scored on ``device``.
+    """
 
     pred: Tensor
     target: Tensor | None
     mask: Tensor | None
     binarize: float | None
+    device: torch.device
 
     @classmethod
     def of(
-        cls, grid: Grid, arrays: tuple[Tensor, Tensor | None, Tensor | None], binarize: float | None
+        cls,
+        sweep: WindowSweep,
+        arrays: tuple[Tensor, Tensor | None, Tensor | None],
+        binarize: float | None,
     ) -> VolumeGuide:
         """Pad pred, target and mask of the size of the image, which are checked as a guide's."""
-        Guide(*arrays, binarize=binarize)
-        pred, target, mask = (None if a is None else grid.pad(a) for a in arrays)
+        Guide(*arrays, binarize=binarize).check()
+        pred, target, mask = (None if a is None else sweep.grid.pad(a) for a in arrays)
         assert pred is not None
-        return cls(pred, target, mask, binarize)
+        return cls(pred, target, mask, binarize, devices.scoring_device(sweep.image))
 
     def part(self, chunk: Chunk) -> Guide:
         """Return the guide of some windows, in which only their own voxels count."""
@@ -63,8 +70,9 @@ class VolumeGuide:
         for i, (_, window) in enumerate(chunk):
             box = place(i, window.own)
             own[box] = mask[box]
-        target = None if self.target is None else crop(self.target)
-        return Guide(crop(self.pred), target, own, binarize=self.binarize)
+        target = None if self.target is None else devices.move(crop(self.target), self.device)
+        pred, own = devices.move(crop(self.pred), self.device), devices.move(own, self.device)
+        return Guide(pred, target, own, binarize=self.binarize)
 
 
 @dataclass
@@ -186,7 +194,8 @@ class WindowSweep:
                 given = _joined([prototypes[layer, call][n] for n, _ in chunk], channels)
             maps = part.segment(features[:, channels], given, **self.options)[:, 0, 0]
             for (n, window), one in zip(chunk, maps, strict=True):
-                drawn[place(n, window.place, channels=False)][window.own] = one[window.own]
+                own = one[window.own].cpu()
+                drawn[place(n, window.place, channels=False)][window.own] = own
 
         self._pass(guide, visit)
         return drawn[place(slice(None), self.grid.inside, channels=False)] if seen else None
@@ -209,7 +218,7 @@ class WindowSweep:
 
         def lend(layer: str, call: int, features: Tensor) -> None:
             assert part is not None
-            visit(chunk, part, layer, call, features.cpu())
+            visit(chunk, part, layer, call, devices.beside(part, features))
 
         def unfit(features: Tensor) -> str | None:
             if features.dim() == self.image.dim() and len(features) == len(chunk):
@@ -260,7 +269,8 @@ def _split(parts: Any) -> Iterator[tuple[int, Any]]:
 
 def _joined(parts: Sequence[Any], channels: slice | None = None) -> Any:
     """Counts or Prototypes of several images together; of prototypes, some channels only."""
-    arrays = [np.concatenate([part._arrays[name] for part in parts]) for name in parts[0]._arrays]
+    concatenate = parts[0]._library.concatenate
+    arrays = [concatenate([part._arrays[name] for part in parts]) for name in parts[0]._arrays]
     if channels is not None:
         arrays = [array[..., channels] if array.ndim == 3 else array for array in arrays]
     return type(parts[0])._from_core(tuple(arrays), parts[0]._kind)
@@ -277,11 +287,13 @@ def _forgive_windows_without_guide(
     empty = (weights._arrays["positive_weight"] == 0) | (weights._arrays["negative_weight"] == 0)
     if not empty.any():
         return
-    finite = features.isfinite().flatten(2).all(2).numpy()
+    finite: Any = features.isfinite().flatten(2).all(2)
+    if guide._kind.device == "cpu":  # where counts are kept in NumPy
+        finite = finite.numpy()
     for part in counts.values():
         defined = part._arrays["defined"]
         n, g, _ = defined.shape
-        sound = finite.reshape(n, g, -1).min(axis=2)[:, :, None]
+        sound = finite.reshape(n, g, -1).all(2)[:, :, None]
         part._arrays["defined"] = defined | (empty[:, None] & sound)
 
 

@@ -31,6 +31,27 @@ def _modules() -> dict[str, ModuleType]:
     }
 
 
+_copies: dict[str, ModuleType] = {}  # the copy's modules, as far as they were imported
+
+
+@contextmanager
+def _replaced() -> Iterator[None]:
+    """Within the block, imports find the copy's modules, and add to them."""
+    installed = _modules()
+    for module in installed:
+        del sys.modules[module]
+    sys.modules.update(_copies)
+    sys.path.insert(0, str(build.ROOT / "python"))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(build.ROOT / "python"))
+        _copies.update(_modules())
+        for module in _modules():
+            del sys.modules[module]
+        sys.modules.update(installed)
+
+
 @functools.cache
 def load() -> Any:
     """A copy of the package beside the one that is installed."""
@@ -38,22 +59,21 @@ def load() -> Any:
     loader = importlib.machinery.ExtensionFileLoader(name, str(library.path()))
     spec = importlib.util.spec_from_file_location(name, library.path(), loader=loader)
     assert spec is not None
-    installed = _modules()
-    for module in installed:
-        del sys.modules[module]
-    sys.path.insert(0, str(build.ROOT / "python"))
-    try:
+    with _replaced():
         core = importlib.util.module_from_spec(spec)
         loader.exec_module(core)
         sys.modules["protoseg_fast._core"] = core
         package = importlib.import_module("protoseg_fast")
         importlib.import_module("protoseg_fast._arrays")._cupy = lambda: arrays
-    finally:
-        sys.path.remove(str(build.ROOT / "python"))
-        for module in _modules():
-            del sys.modules[module]
-        sys.modules.update(installed)
     return package
+
+
+@contextmanager
+def active() -> Iterator[Any]:
+    """The copy; within the block, what it imports only when it is used is the copy's, too."""
+    package = load()
+    with _replaced():
+        yield package
 
 
 def _on_host(result: Any) -> Any:
