@@ -132,3 +132,35 @@ def test_options_have_one_name_order_and_default_everywhere() -> None:
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                 assert parameter.default == master[name].default, (function, name)
                 assert parameter.annotation == master[name].annotation, (function, name)
+
+
+def test_training_page_runs() -> None:
+    """From the authors' module, which is not here, on."""
+    torch.manual_seed(0)
+    pred = torch.rand(2, 1, 16, 16)
+    mask = (torch.rand(2, 1, 16, 16) < 0.8).float()
+    names = {
+        "psf": psf,
+        "torch": torch,
+        "xfeat": torch.randn(2, 3, 8, 8, requires_grad=True),
+        "pred": pred,
+        "target": (pred > 0.6).float(),
+        "mask": mask,
+        "model": torch.nn.Sequential(),
+        "loader": [(torch.rand(2, 1, 16, 16), (pred > 0.6).float())],
+        "criterion": torch.nn.BCEWithLogitsLoss(),
+        "support": torch.randn(2, 5, 8, 8),
+        "query": torch.randn(2, 5, 8, 8),
+    }
+    names["model"].add_module("encoder", torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1)))
+    names["model"].add_module("decoder", torch.nn.Sequential(torch.nn.Conv2d(4, 1, 1)))
+    first, *others = blocks("docs/training.md", "python")
+    assert "from ProtoSeg import" in first.text
+    assert len(others) == 4
+    for block in others:
+        names = block.run(names)
+    assert names["ProtoSeg"] is psf.ProtoSeg
+    assert names["foreground"].shape == (2, 3, 1, 16, 16)
+    assert names["model"].encoder[0].weight.grad.abs().sum() > 0
+    assert names["prototypes"].shape == (2, 2, 5)
+    assert names["logits"].shape == (2, 2, 8, 8)

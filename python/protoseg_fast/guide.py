@@ -111,7 +111,9 @@ class Guide:
         ``prototypes`` draws the maps at given prototypes instead of those of these features: for
         features that are a part of a volume, the merged ones of its parts. Raises ValueError if
         their shape is not (N, T, C), with the guide's N and T and the features' C, and TypeError if
-        they are on another device or from another array library than the guide.
+        they are on another device or from another array library than the guide. Prototypes alone
+        then decide what is ``defined``: a map at given prototypes means nothing where features are
+        NaN or infinite.
         """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ pytest.importorskip("pyarrow")
 from torch import Tensor, nn  # noqa: E402
 
 import protoseg_fast as cpu  # noqa: E402
+from markdown import blocks  # noqa: E402
 from simt.engine import torch_device  # noqa: E402
 
 SIZE = (16, 12)
@@ -179,3 +181,14 @@ def test_wrong_values_raise(model: nn.Module, image: Tensor) -> None:
         assert len(tracer.result()) == 0
         with pytest.raises(ValueError, match=problem):
             psf.segmentation_ability_map(model, image, activation=lambda x: x.sigmoid() + 1)
+
+
+def test_the_page_runs(image: Tensor) -> None:
+    (block,) = blocks("docs/gpu.md", "python")
+    pred, target = references(image)
+    with torch_device.package_on_device() as psf, mock.patch.object(Tensor, "cuda", lambda x: x):
+        names = {"psf": psf, "pred": pred, "target": target, "features": torch.rand(2, 5, *SIZE)}
+        found = block.run(names)
+        dice = found["counts"].dice
+    assert torch.equal(found["scores"], dice)
+    assert found["scores"].shape == (2, 5, 1)
