@@ -82,16 +82,31 @@ void with_problem(const Guide& guide, const TensorView& features, const Options&
   });
 }
 
-// Counts start at zero; how many voxels count is known.
-void start_counts(const Sizes& sizes, const GuideState& guide, const CountArrays& arrays,
-                  Stream stream) {
-  const auto bytes =
-      static_cast<std::size_t>(sizes.images * sizes.groups * sizes.targets) * sizeof(std::int64_t);
-  PROTOSEG_CUDA_CHECK(cudaMemsetAsync(arrays.tp, 0, bytes, as_stream(stream)));
-  PROTOSEG_CUDA_CHECK(cudaMemsetAsync(arrays.predicted, 0, bytes, as_stream(stream)));
-  PROTOSEG_CUDA_CHECK(cudaMemcpyAsync(arrays.voxels, guide.references.voxel_count,
-                                      static_cast<std::size_t>(sizes.images) * sizeof(std::int64_t),
-                                      cudaMemcpyDeviceToDevice, as_stream(stream)));
+// Counts start at zero, arrays that follow each other by one call: it costs more than the bytes.
+// How many voxels count is known.
+void start_counts(const Sizes& sizes, const GuideState& guide,
+                  const CountArrays* const (&arrays)[2], Stream stream) {
+  const std::int64_t count = sizes.images * sizes.groups * sizes.targets;
+  std::int64_t *begin = nullptr, *end = nullptr;
+  const auto clear = [&] {
+    const auto bytes = static_cast<std::size_t>(end - begin) * sizeof(std::int64_t);
+    if (bytes > 0) PROTOSEG_CUDA_CHECK(cudaMemsetAsync(begin, 0, bytes, as_stream(stream)));
+  };
+  for (const CountArrays* one : arrays) {
+    if (one == nullptr) continue;
+    for (std::int64_t* array : {one->tp, one->predicted}) {
+      if (array != end) {
+        clear();
+        begin = array;
+      }
+      end = array + count;
+    }
+    if (one->voxels == nullptr) continue;
+    const auto bytes = static_cast<std::size_t>(sizes.images) * sizeof(std::int64_t);
+    PROTOSEG_CUDA_CHECK(cudaMemcpyAsync(one->voxels, guide.references.voxel_count, bytes,
+                                        cudaMemcpyDeviceToDevice, as_stream(stream)));
+  }
+  clear();
 }
 
 void write_map(const Guide& guide, const TensorView& features, const Options& options, Task task,
@@ -132,10 +147,10 @@ void sa_counts(const Guide& guide, const TensorView& features, const Options& op
   const CountArrays* const arrays[2] = {against_target, against_output};
   with_problem(guide, features, options, call, Task::sa_counts, given,
                [&](const auto& problem, Arena& arena) {
+                 start_counts(problem, problem.guide, arrays, call.stream);
                  CountOutputs out;
                  for (int which = 0; which < 2; ++which) {
                    if (arrays[which] == nullptr) continue;
-                   start_counts(problem, problem.guide, *arrays[which], call.stream);
                    out.tp[which] = arrays[which]->tp;
                    out.predicted[which] = arrays[which]->predicted;
                    out.actual[which] = arrays[which]->actual;

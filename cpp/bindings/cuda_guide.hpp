@@ -92,19 +92,12 @@ class PyCudaGuide {
                               prototypes);
     py::list result;
     for (const Options& options : divisions) {
-      py::list references;
-      std::optional<CountsOnDevice> counts[2];
-      const cuda::CountArrays* against[2] = {nullptr, nullptr};
-      for (const int which : {0, 1}) {
-        if (!(which == 0 ? target : output)) continue;
-        counts[which] = make_counts(options);
-        against[which] = &counts[which]->arrays;
-        references.append(counts[which]->tuple);
-      }
-      result.append(references);
+      const CountsOnDevice counts = make_counts(options, int{target} + int{output});
+      result.append(counts.references);
+      const cuda::CountArrays* const last = &counts.arrays[counts.references.size() - 1];
       const py::gil_scoped_release release;
-      cuda::sa_counts(*guide_, call.features.view, options, against[0], against[1], call.call,
-                      call.given.get());
+      cuda::sa_counts(*guide_, call.features.view, options, target ? counts.arrays : nullptr,
+                      output ? last : nullptr, call.call, call.given.get());
     }
     return result;
   }
@@ -114,14 +107,14 @@ class PyCudaGuide {
                       std::uintptr_t stream) const {
     const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
     const CallInProgress call(*this, features, options, cuda::Task::sa_counts, stream);
-    const CountsOnDevice counts = make_counts(options);
+    const CountsOnDevice counts = make_counts(options, 1);
     py::object scores = device_array(memory(), group_shape(options), "float64");
     auto* const out = device_pointer<double>(memory(), scores);
     {
       const py::gil_scoped_release release;
-      cuda::sa_counts(*guide_, call.features.view, options, &counts.arrays, nullptr, call.call);
-      cuda::score(counts.arrays, count_of(group_shape(options)), protoseg::Score::dice, policy, out,
-                  call.call.stream);
+      cuda::sa_counts(*guide_, call.features.view, options, counts.arrays, nullptr, call.call);
+      cuda::score(counts.arrays[0], count_of(group_shape(options)), protoseg::Score::dice, policy,
+                  out, call.call.stream);
     }
     return scores;
   }
@@ -257,23 +250,31 @@ class PyCudaGuide {
   };
 
   struct CountsOnDevice {
-    py::tuple tuple;
-    cuda::CountArrays arrays;
+    py::list references;  // (tp, predicted, actual, voxels, defined) of each
+    cuda::CountArrays arrays[2];
   };
 
-  CountsOnDevice make_counts(const Options& options) const {
+  // Counts against one or two references. What starts at zero lies together, so that one call to
+  // the driver clears it; voxels and defined do not depend on the reference, and are shared.
+  CountsOnDevice make_counts(const Options& options, int references) const {
     const Shape shape = group_shape(options);
-    const py::object tp = device_array(memory(), shape, "int64");
-    const py::object predicted = device_array(memory(), shape, "int64");
-    const py::object actual = device_array(memory(), shape, "int64");
+    Shape together = shape;
+    together.insert(together.begin(), 3 * references);
+    const py::object counts = device_array(memory(), together, "int64");
     const py::object voxels = device_array(memory(), {shape[0], 1, 1}, "int64");
     const py::object defined = device_array(memory(), shape, "bool");
-    return {py::make_tuple(tp, predicted, actual, voxels, defined),
-            {device_pointer<std::int64_t>(memory(), tp),
-             device_pointer<std::int64_t>(memory(), predicted),
-             device_pointer<std::int64_t>(memory(), actual),
-             device_pointer<std::int64_t>(memory(), voxels),
-             device_pointer<std::uint8_t>(memory(), defined)}};
+    auto* const first = device_pointer<std::int64_t>(memory(), counts);
+    CountsOnDevice found;
+    for (int i = 0; i < references; ++i) {
+      const int tp = 2 * i, predicted = tp + 1, actual = 2 * references + i;
+      found.references.append(py::make_tuple(counts[py::int_(tp)], counts[py::int_(predicted)],
+                                             counts[py::int_(actual)], voxels, defined));
+      const std::int64_t count = count_of(shape);
+      found.arrays[i] = {first + tp * count, first + predicted * count, first + actual * count,
+                         i == 0 ? device_pointer<std::int64_t>(memory(), voxels) : nullptr,
+                         device_pointer<std::uint8_t>(memory(), defined)};
+    }
+    return found;
   }
 
   template <class T>

@@ -117,6 +117,17 @@ def test_counts_and_prototypes_merge_on_the_device(psf: Any) -> None:
     assert np.asarray(mean.count).tolist() == [[3, 3], [3, 3]]
 
 
+def test_what_starts_at_zero_lies_together(psf: Any) -> None:
+    """So that one call clears it; what no reference changes is there once."""
+    features, *guiding = on_device(inputs())
+    both = psf.Guide(*guiding).sa_counts_both(features, groups=2)
+    arrays = [counts._arrays for counts in both]
+    starts = [counts[name].data.ptr for counts in arrays for name in ("tp", "predicted")]
+    assert np.diff(starts).tolist() == [2 * 2 * 2 * 8] * 3, "N x G x T numbers of 8 bytes each"
+    for name in ("voxels", "defined"):
+        assert arrays[0][name].data.ptr == arrays[1][name].data.ptr
+
+
 def test_features_of_every_kind_of_strides(psf: Any) -> None:
     host = inputs()
     guiding = on_device(host)[1:]

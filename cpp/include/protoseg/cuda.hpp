@@ -118,7 +118,8 @@ std::size_t workspace_bytes(const Guide& guide, const TensorView& features, cons
                             Task task, const Tuning& tuning = {},
                             const GivenPrototypes* given = nullptr);
 
-// Counts, see Counts in counts.hpp; tp, predicted, actual, defined [N, G, T]; voxels [N].
+// Counts, see Counts in counts.hpp; tp, predicted, actual, defined [N, G, T]; voxels [N], or null.
+// Two references may share voxels and defined, which do not depend on them.
 struct CountArrays {
   std::int64_t* tp = nullptr;
   std::int64_t* predicted = nullptr;

@@ -80,7 +80,7 @@ class ndarray:  # noqa: N801
         self.item = 2 if dtype == "bfloat16" else np.dtype(dtype).itemsize
         if strides is None:
             strides = tuple(int(np.prod(shape[axis + 1 :])) for axis in range(len(shape)))
-        self.element_strides = strides
+        self.element_strides, self.lowest = strides, lowest
         self.data = _Data(memory.ptr - lowest * self.item)
 
     @property
@@ -138,6 +138,10 @@ class ndarray:  # noqa: N801
     __hash__ = None  # type: ignore[assignment]
 
     def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, int):  # a view, as it would be there
+            first, strides = self.element_strides[0], self.element_strides[1:]
+            lowest = self.lowest - index * first
+            return ndarray(self.memory, self.shape[1:], self.name, strides, lowest)
         return asarray(asnumpy(self)[index])
 
 
