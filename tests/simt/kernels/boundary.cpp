@@ -62,7 +62,7 @@ struct SumsProblem {
   // One target of one image has no foreground to average, and one is that of an invalid guide.
   std::vector<double>& zeroed() {
     totals[(2 * targets + 1) * 2] = 0.0;
-    totals[(targets + 1) * 2] = totals[(targets + 1) * 2 + 1] = std::nan("");
+    totals[targets * 2] = totals[targets * 2 + 1] = std::nan("");
     for (std::size_t i = 0; i < value.size(); ++i)
       if (i / 2 % targets == 1 && i / value.size() * 2 >= value.size()) value[i] = 0.0;
     return totals;
