@@ -16,7 +16,7 @@ struct PartialSums {
   Tensor features;
   std::int64_t first_unit = 0;
   Divisor channels, targets;
-  std::int64_t segments = 0;
+  std::int64_t segments = 0;                              // none if prototypes are given
   const double *positive = nullptr, *negative = nullptr;  // [N, T, C] each; null: not given
 };
 
@@ -42,14 +42,18 @@ __device__ __forceinline__ ChannelPrototypes averages_of(const PartialSums& p, s
                          p.total + (image * p.targets + target) * 2);
 }
 
-// Those given, or the averages.
+// Those given, or the averages, which are of no segments then. (To return either of two calls makes
+// nvcc 13.0 crash for sm_100 and later.)
 __device__ __forceinline__ ChannelPrototypes prototypes_of(const PartialSums& p, std::int64_t image,
                                                            std::int64_t channel,
                                                            std::int64_t target) {
-  if (p.positive == nullptr) return averages_of(p, image, channel, target);
-  const std::int64_t plane = image * p.targets + target, at = plane * p.channels + channel;
-  // 0, but of an invalid guide NaN: its maps are undefined wherever they are drawn.
-  return {0.0 * p.total[2 * plane], p.positive[at], p.negative[at]};
+  ChannelPrototypes found = averages_of(p, image, channel, target);
+  if (p.positive != nullptr) {
+    const std::int64_t plane = image * p.targets + target, at = plane * p.channels + channel;
+    // 0, but of an invalid guide NaN: its maps are undefined wherever they are drawn.
+    found = {0.0 * p.total[2 * plane], p.positive[at], p.negative[at]};
+  }
+  return found;
 }
 
 // What maps are compared with: packed bits, and what is known of them beforehand. `which`: 0 is

@@ -82,8 +82,9 @@ struct Problem : Sizes {
 
   // Sums of units [first, first + ...) as later kernels read them.
   PartialSums partial_sums(const double* sums, std::int64_t first_unit) const {
-    return {sums,    kept.weights.total,           features,       first_unit,    channels,
-            targets, this->template segments<T>(), given.positive, given.negative};
+    const std::int64_t summed = has_prototypes() ? 0 : this->template segments<T>();
+    return {sums,   kept.weights.total, features,      first_unit, channels, targets,
+            summed, given.positive,     given.negative};
   }
 };
 

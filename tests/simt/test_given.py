@@ -95,12 +95,14 @@ def test_at_given_prototypes_features_are_read_once(psf: Any, groups: str) -> No
     guide._core.core.set_tuning(STRATEGIES.index("resident"), 1, 1, 1)
     with package.traffic() as launches:
         guide.sa_counts(features, there, groups=groups)
-    read = [launch for launch in launches if "features" in launch["reads"]]
+    read = [launch["reads"]["features"]["bytes"] for launch in launches]
     assert [launch["kernel"].partition("<")[0].rpartition("::")[2] for launch in launches] == [
         *(["unit_boundary_kernel", "unit_counts_kernel"] if groups == "unit" else []),
         *(["group_boundary_kernel", "project_kernel"] if groups == "layer" else []),
     ]
-    assert len(read) == 1
+    whole = inputs()["features"].nbytes
+    assert read[0] <= whole / np.prod(SIZE) * 2, "one voxel of a plane, for each target"
+    assert whole <= read[1] < 2 * whole, "more than once where planes are not aligned"
 
 
 def test_prototypes_of_parts_merge_and_are_given_on_the_device(psf: Any) -> None:

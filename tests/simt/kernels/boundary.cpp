@@ -26,6 +26,7 @@ struct SumsProblem {
     sums = {memory.data(), total.data(), features.tensor, channels, channels, targets, segments};
     if (!given) return;
     sums.sums = nullptr;
+    sums.segments = 0;
     sums.positive = given_memory.data();
     sums.negative = given_memory.data() + images * targets * channels;
   }

@@ -163,7 +163,7 @@ MUTATIONS = [
         "cuda/boundary.cuh",
         "kernels/boundary.cpp:given_of_groups",
         {
-            "given, averages nevertheless": ("if (p.positive == nullptr) return", "return"),
+            "given, averages nevertheless": ("if (p.positive != nullptr) {", "if (false) {"),
             "given, sides swapped": (
                 "p.positive[at], p.negative[at]",
                 "p.negative[at], p.positive[at]",
@@ -186,16 +186,16 @@ MUTATIONS = [
                 "at = plane * p.channels + channel - p.first_unit",
             ),
             "given, relative to the first voxel": (
-                "return {0.0 * p.total[2 * plane], p.positive[at]",
-                "return {p.features.value(image, channel, 0), p.positive[at]",
+                "found = {0.0 * p.total[2 * plane], p.positive[at]",
+                "found = {p.features.value(image, channel, 0), p.positive[at]",
             ),
             "given, invalid guides pass": (
-                "return {0.0 * p.total[2 * plane], p.positive[at]",
-                "return {0.0, p.positive[at]",
+                "found = {0.0 * p.total[2 * plane], p.positive[at]",
+                "found = {0.0, p.positive[at]",
             ),
             "given, totals of another plane": (
-                "return {0.0 * p.total[2 * plane], p.positive[at]",
-                "return {0.0 * p.total[plane], p.positive[at]",
+                "found = {0.0 * p.total[2 * plane], p.positive[at]",
+                "found = {0.0 * p.total[plane], p.positive[at]",
                 "given_of_units",
             ),
         },

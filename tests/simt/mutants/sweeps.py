@@ -272,10 +272,11 @@ MUTATIONS = [
         "kernels/sweeps.cpp:groups_at_given_prototypes",
         {
             "given, sides handed on swapped": (
-                "given.positive, given.negative}",
+                "given.positive,     given.negative}",
                 "given.negative, given.positive}",
             ),
-            "given, not handed on": ("given.positive, given.negative}", "nullptr, nullptr}"),
+            "given, not handed on": ("given.positive,     given.negative}", "nullptr, nullptr}"),
+            "given, segments nevertheless": ("has_prototypes() ? 0 : this", "this"),
         },
     ),
 ]
