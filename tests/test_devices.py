@@ -6,6 +6,7 @@ What happens with data is tested on the kernels' host runtime, in simt/test_pack
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import protoseg_fast as psf
 from protoseg_fast import _arrays
+from protoseg_fast.network import devices, window_sweep
+from protoseg_fast.network.hooks import picker
+from protoseg_fast.network.predictor import Predictor
 
 SIZE = (1, 1, 8, 8)
 without_gpu = pytest.mark.skipif(psf.cuda_available(), reason="there is a GPU")
@@ -99,3 +103,46 @@ def test_memory_of_torch_is_of_the_guides_device() -> None:
 
 def test_a_guide_of_the_cpu_has_nothing_left_to_check() -> None:
     psf.Guide(np.full(SIZE, 0.5)).check()
+
+
+# --- networks: what a guide is made of lies where it scores ---------------------------------------
+
+
+@pytest.fixture
+def scored_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the engine could be used on the GPU that fake tensors are on."""
+    monkeypatch.setattr(devices, "scoring_device", lambda tensor: tensor.device)
+    monkeypatch.setattr(torch, "equal", lambda first, second: True)  # fakes have no values
+
+
+@pytest.mark.skipif(torch.version.cuda is None, reason="indexing fakes on cuda needs its kernels")
+@pytest.mark.parametrize("activation", ["softmax", torch.sigmoid])
+@pytest.mark.usefixtures("scored_on_cuda")
+def test_truth_and_mask_follow_the_prediction(activation: Any) -> None:
+    targets = {"core": (2,), "whole": (1, 2)}
+    regions = targets if activation == "softmax" else {**targets, "rest": 0}
+    network = Predictor(torch.nn.Identity(), activation, regions, picker("prediction", None))
+    label, mask = np.zeros((2, 8, 8), np.uint8), np.ones((2, 1, 8, 8), np.float32)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        logits = torch.empty(2, 3, 8, 8, device="cuda")
+        _, arrays = network.references(logits, label, torch.from_numpy(mask), 0)
+    assert [array.device.type for array in arrays] == ["cuda"] * 3
+
+
+@pytest.mark.usefixtures("scored_on_cuda")
+def test_of_volumes_only_windows_are_on_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+
+    def guide(*arrays: Any, binarize: Any) -> Any:
+        made.append([array.device.type for array in arrays if array is not None])
+        return mock.Mock()
+
+    monkeypatch.setattr(window_sweep, "Guide", guide)
+    grid = psf.SlidingWindow(8, overlap=0.5).grid((12, 12))
+    with FakeTensorMode():
+        image = torch.empty(1, 1, 12, 12, device="cuda")
+        pred = torch.empty(1, 2, 12, 12)
+        sweep = mock.Mock(grid=grid, image=image)
+        volume = window_sweep.VolumeGuide.of(sweep, (pred, pred > 0, None), None)
+        volume.part([(0, grid.windows[0]), (0, grid.windows[1])])
+    assert made == [["cpu"] * 2, ["cuda"] * 3]
