@@ -146,3 +146,12 @@ def test_of_volumes_only_windows_are_on_the_device(monkeypatch: pytest.MonkeyPat
         volume = window_sweep.VolumeGuide.of(sweep, (pred, pred > 0, None), None)
         volume.part([(0, grid.windows[0]), (0, grid.windows[1])])
     assert made == [["cpu"] * 2, ["cuda"] * 3]
+
+
+@without_gpu
+def test_why_scores_are_computed_on_the_cpu() -> None:
+    assert devices.why_on_the_cpu("cpu") is None
+    said = devices.why_on_the_cpu("cuda:1")
+    assert said == (
+        f"the network runs on cuda:1, scores are computed on the CPU ({psf.build_config()['cuda']})"
+    )

@@ -23,6 +23,7 @@ from protoseg_fast.cohort.reading import volumes
 from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case, seeded
 from protoseg_fast.cohort.store import Log, Store
 from protoseg_fast.cohort.summary import write_summary
+from protoseg_fast.network.devices import why_on_the_cpu
 
 __all__ = ["SweepResult", "part_of", "run", "sweep"]
 
@@ -134,6 +135,8 @@ class _Sweep:
             with Progress(config.progress, title, len(left)) as progress:
                 kept = f", {len(done)} of them done before" if done else ""
                 progress.say(f"{title}: {len(mine)} cases{kept}")
+                if slow := why_on_the_cpu(config.device):
+                    progress.say(slow)
                 if left:
                     self._work(left, result, log, progress)
             log.write("end", done=len(result.done), failed=len(result.failures))
