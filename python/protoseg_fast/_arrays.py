@@ -154,7 +154,12 @@ def to_numpy(value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     kind = inspect("value", value).kind
-    return np.from_dlpack(value) if kind.device == "cpu" else kind.memory.to_numpy(value)
+    if kind.device != "cpu":
+        return kind.memory.to_numpy(value)
+    if kind.module == "torch":  # by DLPack, NumPy 1.24 takes no booleans
+        array: np.ndarray = value.detach().resolve_neg().numpy()
+        return array
+    return np.from_dlpack(value)
 
 
 def _export_numpy(name: str, array: np.ndarray) -> np.ndarray:
@@ -217,7 +222,7 @@ def _inspect_dlpack(name: str, value: Any) -> Array:
 def _capsule(value: Any, **stream: Any) -> Any:
     try:
         return value.__dlpack__(max_version=(1, 0), **stream)
-    except TypeError:  # a producer from before DLPack 1.0
+    except (TypeError, NotImplementedError):  # a producer from before DLPack 1.0
         return value.__dlpack__(**stream)
 
 

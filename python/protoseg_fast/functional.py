@@ -99,8 +99,8 @@ def sa_counts(
         >>> import numpy as np
         >>> target = np.arange(8).reshape(1, 1, 8) >= 5
         >>> counts = sa_counts(target.astype(np.float32), target.astype(np.float32), target)
-        >>> int(counts.tp[0, 0, 0]), int(counts.voxels[0, 0, 0]), (counts + counts).tp[0, 0, 0]
-        (3, 8, np.int64(6))
+        >>> counts.tp.item(), counts.voxels.item(), (counts + counts).tp.item()
+        (3, 8, 6)
     """
     guide = Guide(pred, target, mask, binarize=binarize)
     return guide.sa_counts(
