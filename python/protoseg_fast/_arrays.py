@@ -222,7 +222,7 @@ def _inspect_dlpack(name: str, value: Any) -> Array:
 def _capsule(value: Any, **stream: Any) -> Any:
     try:
         return value.__dlpack__(max_version=(1, 0), **stream)
-    except (TypeError, NotImplementedError):  # a producer from before DLPack 1.0
+    except (TypeError, ValueError, NotImplementedError):  # a producer from before DLPack 1.0
         return value.__dlpack__(**stream)
 
 
