@@ -202,8 +202,9 @@ class _Kept:
         cut = (..., index) if axis >= 0 else (...,)
         step = max(1, -(-max(image[0][cut].shape) // PREVIEW_EDGE))
         thin = (..., slice(None, None, step), slice(None, None, step))
-        low, high = np.percentile(image[0], (0.5, 99.5))
-        grey = np.clip((image[0][cut][thin] - low) / max(high - low, 1e-12), 0, 1)
+        shown_image = image[0][cut][thin]
+        low, high = np.percentile(shown_image, (0.5, 99.5))
+        grey = np.clip((shown_image - low) / max(high - low, 1e-12), 0, 1)
         arrays: dict[str, Any] = {
             "image": np.rint(255 * grey).astype(np.uint8),
             "output": output[cut][thin],

@@ -224,7 +224,7 @@ def picker(argument: str, pick: Pick) -> Callable[[Any], Any]:
 def uncompiled(model: nn.Module) -> Iterator[None]:
     """Run compiled modules as they were written: compiled code calls no hooks added later."""
     compiled = any(
-        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None) is not None
         for module in model.modules()
     )
     if not compiled:
