@@ -97,6 +97,7 @@ def test_hooks_are_given_back_after_exceptions(model, image) -> None:
     assert all_hooks(model) == hooks
 
 
+@pytest.mark.skipif(not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6")
 def test_compiled_models(model, image) -> None:
     compiled = torch.compile(model, backend="eager")
     with torch.no_grad():

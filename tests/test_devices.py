@@ -20,6 +20,10 @@ from protoseg_fast.network.hooks import picker
 from protoseg_fast.network.predictor import Predictor
 
 SIZE = (1, 1, 8, 8)
+# Before torch 2.6, fake tensors cannot be made plain ones.
+fakes_are_plain = pytest.mark.skipif(
+    not hasattr(torch.compiler, "set_stance"), reason="needs torch 2.6"
+)
 without_gpu = pytest.mark.skipif(psf.cuda_available(), reason="there is a GPU")
 
 
@@ -67,7 +71,11 @@ def test_build_config_says_why_cuda_is_not_available() -> None:
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (on_cuda(SIZE), r"pred is on device cuda:0, but CUDA is not available .*pred\.cpu\(\)"),
+        pytest.param(
+            on_cuda(SIZE),
+            r"pred is on device cuda:0, but CUDA is not available .*pred\.cpu\(\)",
+            marks=fakes_are_plain,
+        ),
         (OnDevice(2), r"pred is on device cuda:3, but CUDA is not available .*copy it to the CPU"),
         (OnDevice(13), r"pred is on device cuda:3, but CUDA is not available"),
         (OnDevice(10), r"pred is on a device of DLPack type 10.*CPU and on CUDA devices"),
@@ -115,6 +123,7 @@ def scored_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "equal", lambda first, second: True)  # fakes have no values
 
 
+@fakes_are_plain
 @pytest.mark.skipif(torch.version.cuda is None, reason="indexing fakes on cuda needs its kernels")
 @pytest.mark.parametrize("activation", ["softmax", torch.sigmoid])
 @pytest.mark.usefixtures("scored_on_cuda")

@@ -196,6 +196,11 @@ def _inspect_torch(name: str, tensor: Any, torch: Any) -> Array:
             f"{name} must be a dense (strided) tensor, got layout {tensor.layout}"
             f"{' (quantized)' if tensor.is_quantized else ''}; call {name}.to_dense() first."
         )
+    if tensor.is_floating_point() and tensor.element_size() == 1:
+        raise TypeError(
+            f"{name} must be boolean, integer or floating of 16 bits or more, got dtype "
+            f"{tensor.dtype}; convert it with {name}.float()."
+        )
     if tensor.requires_grad:
         tensor = tensor.detach()
     if tensor.is_neg():  # a bit that would export the un-negated numbers without an error
