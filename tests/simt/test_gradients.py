@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 
 import protoseg_fast as cpu
-from simt.engine import arrays, library, package
+from simt.engine import arrays, library
+
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 SIZE = (11, 14)
-
-
-@pytest.fixture(scope="module")
-def psf() -> Any:
-    """The package with the CUDA engine on the runtime."""
-    return package.load()
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Every test gives back the device memory it took."""
-    gc.collect()
-    before = library.memory().device_allocations()
-    yield
-    gc.collect()
-    assert library.memory().device_allocations() == before
 
 
 def inputs(feature_size: tuple[int, ...] = SIZE, dtype: str = "float32") -> dict[str, np.ndarray]:
