@@ -227,7 +227,9 @@ def _inspect_dlpack(name: str, value: Any) -> Array:
 def _capsule(value: Any, **stream: Any) -> Any:
     try:
         return value.__dlpack__(max_version=(1, 0), **stream)
-    except (TypeError, ValueError, NotImplementedError):  # a producer from before DLPack 1.0
+    except (TypeError, ValueError, NotImplementedError):
+        # A producer from before DLPack 1.0, each of which says so in its way; what is wrong with
+        # the array itself is raised again.
         return value.__dlpack__(**stream)
 
 
