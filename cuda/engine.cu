@@ -1,10 +1,7 @@
 // The public functions of the CUDA side: validate, lay out the workspace, launch.
 #include <string>
 
-#include "call.hpp"
-#include "check.hpp"
-#include "group_sweep.hpp"
-#include "unit_sweep.hpp"
+#include "count_layers.hpp"
 
 #ifndef PROTOSEG_CUDA_ARCHITECTURES  // the build says
 #define PROTOSEG_CUDA_ARCHITECTURES "unknown"
@@ -53,9 +50,8 @@ std::size_t measure(const GuideState& guide, const Sizes& sizes, Task task, cons
   Arena arena;
   if (task == Task::prototypes) {
     take_unit_chunk<T>(sizes, sums_plan<T>(sizes, device), false, arena);
-  } else if (task == Task::sa_counts && sizes.group_channels == 1) {
-    const Plan plan = units_plan<T>(sizes, device, tuning);
-    if (plan.strategy == Strategy::split) take_unit_chunk<T>(sizes, plan, true, arena);
+  } else if (task == Task::sa_counts) {
+    take_counts_chunk<T>(sizes, device, tuning, arena);
   } else {
     take_group_chunk<T>(sizes, device, arena);
   }
@@ -80,33 +76,6 @@ void with_problem(const Guide& guide, const TensorView& features, const Options&
     Arena arena(call.workspace);
     run(problem, arena);
   });
-}
-
-// Counts start at zero, arrays that follow each other by one call: it costs more than the bytes.
-// How many voxels count is known.
-void start_counts(const Sizes& sizes, const GuideState& guide,
-                  const CountArrays* const (&arrays)[2], Stream stream) {
-  const std::int64_t count = sizes.images * sizes.groups * sizes.targets;
-  std::int64_t *begin = nullptr, *end = nullptr;
-  const auto clear = [&] {
-    const auto bytes = static_cast<std::size_t>(end - begin) * sizeof(std::int64_t);
-    if (bytes > 0) PROTOSEG_CUDA_CHECK(cudaMemsetAsync(begin, 0, bytes, as_stream(stream)));
-  };
-  for (const CountArrays* one : arrays) {
-    if (one == nullptr) continue;
-    for (std::int64_t* array : {one->tp, one->predicted}) {
-      if (array != end) {
-        clear();
-        begin = array;
-      }
-      end = array + count;
-    }
-    if (one->voxels == nullptr) continue;
-    const auto bytes = static_cast<std::size_t>(sizes.images) * sizeof(std::int64_t);
-    PROTOSEG_CUDA_CHECK(cudaMemcpyAsync(one->voxels, guide.references.voxel_count, bytes,
-                                        cudaMemcpyDeviceToDevice, as_stream(stream)));
-  }
-  clear();
 }
 
 void write_map(const Guide& guide, const TensorView& features, const Options& options, Task task,
@@ -141,26 +110,22 @@ void Guide::prepare(const TensorView& features, const Options& options, Stream s
   });
 }
 
+std::size_t workspace_bytes(const Guide& guide, const std::vector<LayerCounts>& layers,
+                            const Tuning& tuning) {
+  return CountedLayers(guide, layers, tuning).workspace_bytes();
+}
+
+void sa_counts(const Guide& guide, const std::vector<LayerCounts>& layers, const Call& call) {
+  const CountedLayers counted(guide, layers, call.tuning);
+  check_workspace(call, counted.workspace_bytes());
+  counted.start(call.stream);
+  counted.count(call);
+}
+
 void sa_counts(const Guide& guide, const TensorView& features, const Options& options,
                const CountArrays* against_target, const CountArrays* against_output,
                const Call& call, const GivenPrototypes* given) {
-  const CountArrays* const arrays[2] = {against_target, against_output};
-  with_problem(guide, features, options, call, Task::sa_counts, given,
-               [&](const auto& problem, Arena& arena) {
-                 start_counts(problem, problem.guide, arrays, call.stream);
-                 CountOutputs out;
-                 for (int which = 0; which < 2; ++which) {
-                   if (arrays[which] == nullptr) continue;
-                   out.tp[which] = arrays[which]->tp;
-                   out.predicted[which] = arrays[which]->predicted;
-                   out.actual[which] = arrays[which]->actual;
-                   out.defined[which] = arrays[which]->defined;
-                 }
-                 if (problem.group_channels == 1)
-                   count_units(problem, arena, out);
-                 else
-                   project_groups(problem, arena, {Sink::counts, nullptr, out});
-               });
+  sa_counts(guide, {{features, options, against_target, against_output, given}}, call);
 }
 
 void prototypes(const Guide& guide, const TensorView& features, const Options& options,

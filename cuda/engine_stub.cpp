@@ -40,6 +40,10 @@ void sa_counts(const Guide&, const TensorView&, const Options&, const CountArray
                const CountArrays*, const Call&, const GivenPrototypes*) {
   not_compiled();
 }
+void sa_counts(const Guide&, const std::vector<LayerCounts>&, const Call&) { not_compiled(); }
+std::size_t workspace_bytes(const Guide&, const std::vector<LayerCounts>&, const Tuning&) {
+  not_compiled();
+}
 void score(const CountArrays&, std::int64_t, Score, Empty, double*, Stream) { not_compiled(); }
 void prototypes(const Guide&, const TensorView&, const Options&, const PrototypeArrays&,
                 const Call&) {

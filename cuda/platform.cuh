@@ -4,6 +4,8 @@
 // Kernels include this header and nothing else of CUDA, so that the same source runs on both.
 #pragma once
 
+#include <cstddef>
+
 #if defined(__CUDACC__)
 
 #include <cooperative_groups.h>
@@ -15,6 +17,9 @@
 #define PROTOSEG_SHARED(type, name, count) __shared__ type name[count]
 
 namespace protoseg::cuda {
+
+// What we let the parameters of a kernel take. 4 KB always go; drivers that run CUDA 13 take 32.
+constexpr std::size_t most_parameter_bytes = CUDART_VERSION >= 13000 ? 16384 : 4096;
 
 // The one dynamic shared buffer of a block, aligned to 16 bytes.
 template <class T>
@@ -69,6 +74,8 @@ __device__ __forceinline__ T* cluster_map_shared(T* pointer, unsigned rank) {
 #include <simt/cuda.hpp>
 
 namespace protoseg::cuda {
+
+constexpr std::size_t most_parameter_bytes = 4096;
 
 using simt::cluster_block_rank;
 using simt::cluster_blocks;

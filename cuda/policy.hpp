@@ -6,11 +6,13 @@
 //   resident  planes fit into the shared memory of a block or, from sm_90 on, of a cluster
 //   streamed  they do not, but those of all running blocks together stay in the cache
 //   split     few or large planes: each is split over blocks, in chunks of half the cache
+// Small resized layers of a list are resident, all of them in one launch.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 
 #include "limits.hpp"
 #include "protoseg/cuda.hpp"
@@ -148,6 +150,16 @@ inline Plan automatic_plan(const Sweep& sweep, const Device& device) {
       streamed.block_segments <= Plan::most_streamed_segments)
     return streamed;
   return split_plan(sweep, device);
+}
+
+// How a layer goes into one launch with others, if it can: resized, and of planes so small that
+// blocks of other layers lose no room on a multiprocessor. Whether all of them together keep the
+// device busy is not asked here.
+inline std::optional<Plan> shared_plan(const Sweep& sweep, const Device& device) {
+  if (!sweep.resized) return std::nullopt;
+  const int units = affordable_units(sweep, device, Strategy::resident, 1, 3, 1);
+  if (units == 0) return std::nullopt;
+  return make_plan(sweep, Strategy::resident, 1, units);
 }
 
 // What `tuning` asks for where it does; it throws if that is not possible.

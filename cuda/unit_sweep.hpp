@@ -152,12 +152,11 @@ void compute_prototypes(const Problem<T>& problem, Arena& arena, const Prototype
 }
 
 template <class T>
-void count_units_at_once(const Problem<T>& problem, const Plan& plan, const CountOutputs& out) {
-  const std::int64_t tiles = tiles_of(problem.template sweep<T>(), plan);
+UnitsParams<T> units_params(const Problem<T>& problem, const Plan& plan, const CountOutputs& out) {
   UnitsParams<T> p{};
   p.features = problem.features;
   p.weights = problem.kept.weights;
-  p.tiles = {problem.channels, plan.units, 0, tiles};
+  p.tiles = {problem.channels, plan.units, 0, tiles_of(problem.template sweep<T>(), plan)};
   p.targets = static_cast<int>(problem.targets);
   p.voxels = static_cast<int>(problem.voxels);
   p.segments = static_cast<int>(problem.template segments<T>());
@@ -169,7 +168,13 @@ void count_units_at_once(const Problem<T>& problem, const Plan& plan, const Coun
   p.references = problem.guide.references;
   p.out = out;
   p.cells = problem.cells;
-  const std::int64_t blocks = plan.grid > 0 ? std::min(plan.grid, tiles) : tiles;
+  return p;
+}
+
+template <class T>
+void count_units_at_once(const Problem<T>& problem, const Plan& plan, const CountOutputs& out) {
+  const UnitsParams<T> p = units_params(problem, plan, out);
+  const std::int64_t blocks = plan.grid > 0 ? std::min(plan.grid, p.tiles.count) : p.tiles.count;
   run(problem.resized ? units_kernel<T, true> : units_kernel<T, false>, blocks, problem.call.stream,
       p, plan.shared_bytes, plan.cluster);
 }

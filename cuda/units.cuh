@@ -152,41 +152,51 @@ class UnitsBlock {
   T* const staged_;
 };
 
-// Doubles of shared memory before the staged planes.
+// A block's dynamic shared memory: so many doubles of sums, then the staged planes.
 __host__ __device__ constexpr std::int64_t shared_sums(std::int64_t block_segments) {
   return block_segments * target_tile * most_units * 2;
+}
+template <class T>
+__device__ __forceinline__ T* staged_behind(double* sums, const UnitsParams<T>& p) {
+  return reinterpret_cast<T*>(sums + shared_sums(p.block_segments));
+}
+
+// Tile `i` of the layer, by the whole cluster.
+template <class T, bool resized>
+__device__ __forceinline__ void sweep_tile(const UnitsParams<T>& p, std::int64_t i, double* sums,
+                                           T* staged) {
+  PROTOSEG_SHARED(double, partial, warps * most_units * 2);
+  PROTOSEG_SHARED(SumOf<T>, reference, most_units);
+  PROTOSEG_SHARED(UnitThreshold<double>, threshold, target_tile * most_units);
+  PROTOSEG_SHARED(unsigned, counts, pair_counts);
+  UnitsBlock<T, resized> block(p, tile_at(p.tiles, i), sums, staged);
+  block.start(reference);
+  for (int target = 0; target < p.targets; target += target_tile) {
+    const int here = min(target_tile, p.targets - target);
+    block.add_up(target, here, reference, partial);
+    clear_counts(counts);
+    cluster_sync();
+    block.decide(target, here, threshold);
+    __syncthreads();
+    if constexpr (resized)
+      block.count_resized(target, here, threshold, counts);
+    else
+      block.count(target, here, threshold, counts);
+    __syncthreads();
+    flush_counts(p.out, counts, block.unit(), tile_at(p.tiles, i).units, target, here, p.targets);
+    cluster_sync();  // nobody reads this block's sums any more
+  }
 }
 
 // One cluster per tile of units; without clusters, one block.
 template <class T, bool resized>
 __global__ void __launch_bounds__(threads, units_blocks<T, resized>)
     units_kernel(UnitsParams<T> p) {
-  PROTOSEG_SHARED(double, partial, warps * most_units * 2);
-  PROTOSEG_SHARED(SumOf<T>, reference, most_units);
-  PROTOSEG_SHARED(UnitThreshold<double>, threshold, target_tile * most_units);
-  PROTOSEG_SHARED(unsigned, counts, pair_counts);
   double* sums = dynamic_shared<double>();
-  T* staged = reinterpret_cast<T*>(sums + shared_sums(p.block_segments));
+  T* staged = staged_behind(sums, p);
   const int clusters = gridDim.x / cluster_blocks();
-  for (std::int64_t i = blockIdx.x / cluster_blocks(); i < p.tiles.count; i += clusters) {
-    UnitsBlock<T, resized> block(p, tile_at(p.tiles, i), sums, staged);
-    block.start(reference);
-    for (int target = 0; target < p.targets; target += target_tile) {
-      const int here = min(target_tile, p.targets - target);
-      block.add_up(target, here, reference, partial);
-      clear_counts(counts);
-      cluster_sync();
-      block.decide(target, here, threshold);
-      __syncthreads();
-      if constexpr (resized)
-        block.count_resized(target, here, threshold, counts);
-      else
-        block.count(target, here, threshold, counts);
-      __syncthreads();
-      flush_counts(p.out, counts, block.unit(), tile_at(p.tiles, i).units, target, here, p.targets);
-      cluster_sync();  // nobody reads this block's sums any more
-    }
-  }
+  for (std::int64_t i = blockIdx.x / cluster_blocks(); i < p.tiles.count; i += clusters)
+    sweep_tile<T, resized>(p, i, sums, staged);
 }
 
 }  // namespace protoseg::cuda

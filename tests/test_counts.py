@@ -155,7 +155,7 @@ def test_several_divisions_are_counted_as_each_alone(
     guide = psf.Guide(pred, rng.random(pred.shape) < 0.3)
     prototypes = guide.prototypes(features) + guide.prototypes(-features) if given else None
     divisions: list[Any] = ["layer", 11, "unit", "layer"]
-    found = guide._sa_counts_of(features, divisions, prototypes, metric=metric)
+    (found,) = guide._sa_counts_of_layers([(features, divisions, prototypes)], metric=metric)
     for groups, both in zip(divisions, found, strict=True):
         alone = guide.sa_counts_both(features, prototypes, groups=groups, metric=metric)
         for counts, expected in zip(both, alone, strict=True):

@@ -1,19 +1,17 @@
 // cuda::Guide for Python: memory comes from the caller's array library, work goes on its stream.
-//
-// `memory` is an object of _arrays.py: memory.empty(shape, dtype name) makes an array on the
-// device, memory.pointer(array) says where it lies. All arrays of a call are made with it.
 #pragma once
 
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
+#include <deque>
 #include <optional>
 #include <string>
-#include <unordered_map>
+#include <tuple>
 #include <vector>
 
 #include "array.hpp"
+#include "device_memory.hpp"
 #include "given.hpp"
 #include "options.hpp"
 #include "protoseg/cuda.hpp"
@@ -21,51 +19,8 @@
 
 namespace protoseg_python {
 
-namespace cuda = protoseg::cuda;
-using Shape = std::vector<std::int64_t>;
-
-inline cuda::Stream stream_of(std::uintptr_t stream) {
-  return reinterpret_cast<cuda::Stream>(stream);
-}
-
-inline py::object device_array(const py::object& memory, const Shape& shape, const char* dtype) {
-  return memory.attr("empty")(py::tuple(py::cast(shape)), dtype);
-}
-
-template <class T>
-T* device_pointer(const py::object& memory, const py::object& array) {
-  return reinterpret_cast<T*>(py::cast<std::uintptr_t>(memory.attr("pointer")(array)));
-}
-
-// What a guide keeps, as arrays of the caller's library.
-class KeptMemory {
- public:
-  explicit KeptMemory(py::object memory) : memory_(std::move(memory)) {}
-
-  cuda::Allocator allocator() { return {&allocate, &free, this}; }
-  std::int64_t allocations() const { return allocations_; }
-  const py::object& memory() const { return memory_; }
-
- private:
-  static void* allocate(std::size_t bytes, cuda::Stream, void* context) {
-    const py::gil_scoped_acquire gil;
-    auto* self = static_cast<KeptMemory*>(context);
-    const Shape shape = {static_cast<std::int64_t>(bytes)};
-    py::object array = device_array(self->memory_, shape, "uint8");
-    void* const pointer = device_pointer<void>(self->memory_, array);
-    self->arrays_.emplace(pointer, std::move(array));
-    ++self->allocations_;
-    return pointer;
-  }
-  static void free(void* pointer, cuda::Stream, void* context) {
-    const py::gil_scoped_acquire gil;
-    static_cast<KeptMemory*>(context)->arrays_.erase(pointer);
-  }
-
-  py::object memory_;
-  std::unordered_map<void*, py::object> arrays_;
-  std::int64_t allocations_ = 0;
-};
+// A layer's features, its divisions into groups, and prototypes (positive, negative) or None.
+using PyLayer = std::tuple<py::object, std::vector<Options>, py::object>;
 
 class PyCudaGuide {
  public:
@@ -85,19 +40,31 @@ class PyCudaGuide {
   PyCudaGuide(const PyCudaGuide&) = delete;  // what is kept points to kept_
   PyCudaGuide& operator=(const PyCudaGuide&) = delete;
 
-  // As PyGuide's, on the device; divisions share one workspace.
-  py::list sa_counts(const py::object& features, const std::vector<Options>& divisions, bool target,
-                     bool output, const py::object& prototypes, std::uintptr_t stream) const {
-    const CallInProgress call(*this, features, divisions, cuda::Task::sa_counts, stream,
-                              prototypes);
-    py::list result;
-    for (const Options& options : divisions) {
-      const CountsOnDevice counts = make_counts(options, int{target} + int{output});
-      result.append(counts.references);
-      const cuda::CountArrays* const last = &counts.arrays[counts.references.size() - 1];
+  // Of each layer (features, divisions, prototypes or None) what PyGuide's has, on the device; all
+  // in one call of the engine.
+  py::list sa_counts(const std::vector<PyLayer>& layers, bool target, bool output,
+                     std::uintptr_t stream) const {
+    std::deque<LayerArrays> arrays;  // what is given is pointed to
+    std::vector<cuda::LayerCounts> counted;
+    for (const auto& [features, divisions, prototypes] : layers) {
+      const LayerArrays& layer = arrays.emplace_back(features, prototypes, shape());
+      for (const Options& options : divisions)
+        counted.push_back({layer.features.view, options, nullptr, nullptr, layer.given.get()});
+    }
+    CallInProgress call(*this, stream);
+    call.take_workspace(*this, cuda::workspace_bytes(*guide_, counted, tuning_));
+    const CountsOnDevice counts = make_counts(&counted, target, output);
+    {
       const py::gil_scoped_release release;
-      cuda::sa_counts(*guide_, call.features.view, options, target ? counts.arrays : nullptr,
-                      output ? last : nullptr, call.call, call.given.get());
+      cuda::sa_counts(*guide_, counted, call.call);
+    }
+    py::list result;
+    std::size_t next = 0;
+    for (const PyLayer& layer : layers) {
+      py::list references;
+      for (std::size_t i = 0; i < std::get<1>(layer).size(); ++i)
+        references.append(counts.references[next++]);
+      result.append(references);
     }
     return result;
   }
@@ -106,15 +73,16 @@ class PyCudaGuide {
   py::object sa_score(const py::object& features, const Options& options, const std::string& empty,
                       std::uintptr_t stream) const {
     const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
-    const CallInProgress call(*this, features, options, cuda::Task::sa_counts, stream);
-    const CountsOnDevice counts = make_counts(options, 1);
+    const FeaturesInProgress call(*this, features, options, cuda::Task::sa_counts, stream);
+    std::vector<cuda::LayerCounts> counted = {{call.features.view, options}};
+    const CountsOnDevice counts = make_counts(&counted, true, false);
     py::object scores = device_array(memory(), group_shape(options), "float64");
     auto* const out = device_pointer<double>(memory(), scores);
     {
       const py::gil_scoped_release release;
-      cuda::sa_counts(*guide_, call.features.view, options, counts.arrays, nullptr, call.call);
-      cuda::score(counts.arrays[0], count_of(group_shape(options)), protoseg::Score::dice, policy,
-                  out, call.call.stream);
+      cuda::sa_counts(*guide_, counted, call.call);
+      cuda::score(counts.arrays.front(), count_of(group_shape(options)), protoseg::Score::dice,
+                  policy, out, call.call.stream);
     }
     return scores;
   }
@@ -122,7 +90,7 @@ class PyCudaGuide {
   // (positive, negative [N, T, C]; positive_weight, negative_weight [N, T]) on the device
   py::tuple prototypes(const py::object& features, const Options& options,
                        std::uintptr_t stream) const {
-    const CallInProgress call(*this, features, options, cuda::Task::prototypes, stream);
+    const FeaturesInProgress call(*this, features, options, cuda::Task::prototypes, stream);
     const Shape planes = {guide_->images(), guide_->targets()};
     const Shape means = {planes[0], planes[1], call.features.view.shape[1]};
     py::object arrays[4];
@@ -141,7 +109,8 @@ class PyCudaGuide {
 
   py::object segment(const py::object& features, const Options& options,
                      const py::object& prototypes, std::uintptr_t stream) const {
-    const CallInProgress call(*this, features, {options}, cuda::Task::segment, stream, prototypes);
+    const FeaturesInProgress call(*this, features, options, cuda::Task::segment, stream,
+                                  prototypes);
     py::object map = device_array(memory(), map_shape(options), "bool");
     auto* const out = device_pointer<std::uint8_t>(memory(), map);
     {
@@ -153,7 +122,7 @@ class PyCudaGuide {
 
   py::object probability(const py::object& features, const Options& options,
                          std::uintptr_t stream) const {
-    const CallInProgress call(*this, features, options, cuda::Task::probability, stream);
+    const FeaturesInProgress call(*this, features, options, cuda::Task::probability, stream);
     if (call.features.view.dtype == DType::float64)
       return write_probability<double>("float64", call, options);
     return write_probability<float>("float32", call, options);
@@ -162,7 +131,7 @@ class PyCudaGuide {
   // As PyGuide's, on the device.
   py::tuple margin_tape(const py::object& features, const Options& options,
                         std::uintptr_t stream) const {
-    const CallInProgress call(*this, features, options, cuda::Task::margin, stream);
+    const FeaturesInProgress call(*this, features, options, cuda::Task::margin, stream);
     if (call.features.view.dtype == DType::float64)
       return fill_tape<double>("float64", call, options);
     return fill_tape<float>("float32", call, options);
@@ -176,7 +145,7 @@ class PyCudaGuide {
     const GivenGradients out(features_grad, pred_grad, mask_grad, dlpack::cuda);
     const GivenTape tape = {margin, prototypes, square, grad};
     const protoseg::Gradients wanted = out.get();
-    const CallInProgress call(*this, features, stream, [&](const TensorView& view) {
+    const FeaturesInProgress call(*this, features, stream, [&](const TensorView& view) {
       return cuda::backward_workspace_bytes(*guide_, view, options, wanted, tuning_);
     });
     if (call.features.view.dtype == DType::float64)
@@ -207,78 +176,103 @@ class PyCudaGuide {
   }
 
  private:
-  // Features, prototypes if they are given, and the workspace; asking for its size checks all
-  // arguments. Whoever frees the workspace may use it again for what follows on the stream.
-  struct CallInProgress {
-    CallInProgress(const PyCudaGuide& guide, const py::object& object, const Options& options,
-                   cuda::Task task, std::uintptr_t stream)
-        : CallInProgress(guide, object, std::vector<Options>{options}, task, stream, py::none()) {}
-    // The largest workspace of what is done one after the other.
-    CallInProgress(const PyCudaGuide& guide, const py::object& object,
-                   const std::vector<Options>& divisions, cuda::Task task, std::uintptr_t stream,
-                   const py::object& prototypes)
+  // A layer's features, and the prototypes if they are given.
+  struct LayerArrays {
+    LayerArrays(const py::object& object, const py::object& prototypes, const GuideShape& guide)
         : features(borrow("features", object, dlpack::cuda)),
-          given(prototypes, guide.shape(), features.view) {
-      std::size_t most = 0;
-      for (const Options& options : divisions)
-        most = std::max(most, cuda::workspace_bytes(*guide.guide_, features.view, options, task,
-                                                    guide.tuning_, given.get()));
-      start(guide, stream, most);
-    }
-    // bytes(view of the features): how large the workspace must be
-    template <class Bytes>
-    CallInProgress(const PyCudaGuide& guide, const py::object& object, std::uintptr_t stream,
-                   Bytes bytes)
-        : features(borrow("features", object, dlpack::cuda)),
-          given(py::none(), guide.shape(), features.view) {
-      start(guide, stream, bytes(features.view));
-    }
+          given(prototypes, guide, features.view) {}
     Borrowed features;
     GivenOnDevice given;
-    py::object workspace;
-    cuda::Call call;
+  };
 
-   private:
-    void start(const PyCudaGuide& guide, std::uintptr_t stream, std::size_t bytes) {
+  // The stream and the workspace. Whoever frees the workspace may use it again for what follows on
+  // the stream.
+  struct CallInProgress {
+    CallInProgress(const PyCudaGuide& guide, std::uintptr_t stream) {
       call.stream = stream_of(stream);
       call.tuning = guide.tuning_;
+    }
+    void take_workspace(const PyCudaGuide& guide, std::size_t bytes) {
       call.workspace_bytes = bytes;
       if (bytes == 0) return;
       workspace = device_array(guide.memory(), {static_cast<std::int64_t>(bytes)}, "uint8");
       call.workspace = device_pointer<void>(guide.memory(), workspace);
     }
+    py::object workspace;
+    cuda::Call call;
+  };
+
+  // The same with the features of one layer; asking for the size of the workspace checks all
+  // arguments.
+  struct FeaturesInProgress : LayerArrays, CallInProgress {
+    FeaturesInProgress(const PyCudaGuide& guide, const py::object& object, const Options& options,
+                       cuda::Task task, std::uintptr_t stream,
+                       const py::object& prototypes = py::none())
+        : LayerArrays(object, prototypes, guide.shape()), CallInProgress(guide, stream) {
+      take_workspace(guide, cuda::workspace_bytes(*guide.guide_, features.view, options, task,
+                                                  guide.tuning_, given.get()));
+    }
+    // bytes(view of the features): how large the workspace must be
+    template <class Bytes>
+    FeaturesInProgress(const PyCudaGuide& guide, const py::object& object, std::uintptr_t stream,
+                       Bytes bytes)
+        : LayerArrays(object, py::none(), guide.shape()), CallInProgress(guide, stream) {
+      take_workspace(guide, bytes(features.view));
+    }
   };
 
   struct CountsOnDevice {
-    py::list references;  // (tp, predicted, actual, voxels, defined) of each
-    cuda::CountArrays arrays[2];
+    std::vector<py::list> references;  // of each layer: (tp, predicted, actual, voxels, defined)
+    std::deque<cuda::CountArrays> arrays;
   };
 
-  // Counts against one or two references. What starts at zero lies together, so that one call to
-  // the driver clears it; voxels and defined do not depend on the reference, and are shared.
-  CountsOnDevice make_counts(const Options& options, int references) const {
-    const Shape shape = group_shape(options);
-    Shape together = shape;
-    together.insert(together.begin(), 3 * references);
-    const py::object counts = device_array(memory(), together, "int64");
-    const py::object voxels = device_array(memory(), {shape[0], 1, 1}, "int64");
-    const py::object defined = device_array(memory(), shape, "bool");
-    auto* const first = device_pointer<std::int64_t>(memory(), counts);
+  // Counts of all layers against one or two references, to which the layers are made to point.
+  // What starts at zero lies together, so that one call to the driver clears it; voxels and defined
+  // do not depend on the reference, and are shared.
+  CountsOnDevice make_counts(std::vector<cuda::LayerCounts>* layers, bool target,
+                             bool output) const {
+    const int references = int{target} + int{output};
+    std::int64_t pairs = 0;
+    for (const cuda::LayerCounts& layer : *layers) pairs += count_of(group_shape(layer.options));
+    const py::object all = device_array(memory(), {3 * references * pairs}, "int64");
+    const py::object all_defined = device_array(memory(), {pairs}, "bool");
+    const py::object voxels = device_array(memory(), {guide_->images(), 1, 1}, "int64");
+    auto* const counts = device_pointer<std::int64_t>(memory(), all);
+    auto* const defined = device_pointer<std::uint8_t>(memory(), all_defined);
     CountsOnDevice found;
-    for (int i = 0; i < references; ++i) {
-      const int tp = 2 * i, predicted = tp + 1, actual = 2 * references + i;
-      found.references.append(py::make_tuple(counts[py::int_(tp)], counts[py::int_(predicted)],
-                                             counts[py::int_(actual)], voxels, defined));
+    std::int64_t first = 0;
+    for (cuda::LayerCounts& layer : *layers) {
+      const Shape shape = group_shape(layer.options);
       const std::int64_t count = count_of(shape);
-      found.arrays[i] = {first + tp * count, first + predicted * count, first + actual * count,
-                         i == 0 ? device_pointer<std::int64_t>(memory(), voxels) : nullptr,
-                         device_pointer<std::uint8_t>(memory(), defined)};
+      Shape together = shape;
+      together.insert(together.begin(), 3 * references);
+      const py::object parts = part_of(all, 3 * references * first, together);
+      const py::object defined_part = part_of(all_defined, first, shape);
+      py::list tuples;
+      for (int i = 0; i < references; ++i) {
+        const int tp = 2 * i, predicted = tp + 1, actual = 2 * references + i;
+        tuples.append(py::make_tuple(parts[py::int_(tp)], parts[py::int_(predicted)],
+                                     parts[py::int_(actual)], voxels, defined_part));
+        std::int64_t* const at = counts + 3 * references * first;
+        found.arrays.push_back(
+            {at + tp * count, at + predicted * count, at + actual * count,
+             found.arrays.empty() ? device_pointer<std::int64_t>(memory(), voxels) : nullptr,
+             defined + first});
+        (target && i == 0 ? layer.against_target : layer.against_output) = &found.arrays.back();
+      }
+      found.references.push_back(std::move(tuples));
+      first += count;
     }
     return found;
   }
 
+  static py::object part_of(const py::object& array, std::int64_t first, const Shape& shape) {
+    const py::slice part(py::int_(first), py::int_(first + count_of(shape)), py::none());
+    return array[part].attr("reshape")(py::tuple(py::cast(shape)));
+  }
+
   template <class T>
-  py::object write_probability(const char* dtype, const CallInProgress& call,
+  py::object write_probability(const char* dtype, const FeaturesInProgress& call,
                                const Options& options) const {
     py::object map = device_array(memory(), map_shape(options), dtype);
     T* const out = device_pointer<T>(memory(), map);
@@ -290,7 +284,8 @@ class PyCudaGuide {
   }
 
   template <class T>
-  py::tuple fill_tape(const char* dtype, const CallInProgress& call, const Options& options) const {
+  py::tuple fill_tape(const char* dtype, const FeaturesInProgress& call,
+                      const Options& options) const {
     const TensorView& features = call.features.view;
     Shape squares = map_shape(options);
     if (protoseg::needs_square(features, options))
@@ -312,7 +307,7 @@ class PyCudaGuide {
   }
 
   template <class T>
-  void backward(const CallInProgress& call, const Options& options, const GivenTape& given,
+  void backward(const FeaturesInProgress& call, const Options& options, const GivenTape& given,
                 const protoseg::Gradients& out) const {
     const TensorView& features = call.features.view;
     const std::int64_t images = guide_->images(), targets = guide_->targets();

@@ -300,8 +300,8 @@ PYBIND11_MODULE(_core, m) {
                     const py::object&, std::uintptr_t>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"),
            py::arg("memory"), py::arg("stream"))
-      .def("sa_counts", &PyCudaGuide::sa_counts, py::arg("features"), py::arg("divisions"),
-           py::arg("target"), py::arg("output"), py::arg("prototypes"), py::arg("stream"))
+      .def("sa_counts", &PyCudaGuide::sa_counts, py::arg("layers"), py::arg("target"),
+           py::arg("output"), py::arg("stream"))
       .def("sa_score", &PyCudaGuide::sa_score, py::arg("features"), py::arg("options"),
            py::arg("empty"), py::arg("stream"))
       .def("prototypes", &PyCudaGuide::prototypes, py::arg("features"), py::arg("options"),

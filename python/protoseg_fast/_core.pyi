@@ -1,5 +1,6 @@
 """The compiled engine. Private: use the package."""
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -86,13 +87,11 @@ class CudaGuide:
     ) -> None: ...
     def sa_counts(
         self,
-        features: Any,
-        divisions: list[Options],
+        layers: Sequence[tuple[Any, list[Options], tuple[Any, Any] | None]],
         target: bool,
         output: bool,
-        prototypes: tuple[Any, Any] | None,
         stream: int,
-    ) -> list[list[tuple[Any, Any, Any, Any, Any]]]: ...
+    ) -> list[list[list[tuple[Any, Any, Any, Any, Any]]]]: ...
     def sa_score(self, features: Any, options: Options, empty: str, stream: int) -> Any: ...
     def prototypes(
         self, features: Any, options: Options, stream: int

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 from protoseg_fast import _core
@@ -64,8 +65,17 @@ class CudaGuide:
         given: Any = None,
     ) -> list[Any]:
         """As of `_core.Guide`."""
-        prototypes = self._export(given)
-        counts: list[Any] = self._call("sa_counts", features, divisions, target, output, prototypes)
+        (counts,) = self.sa_counts_of_layers([(features, divisions, given)], target, output)
+        return counts
+
+    def sa_counts_of_layers(
+        self, layers: Sequence[tuple[Any, list[_core.Options], Any]], target: bool, output: bool
+    ) -> list[list[Any]]:
+        """As `sa_counts` for each (features, divisions, given), in one call."""
+        exported = [
+            (features, divisions, self._export(given)) for features, divisions, given in layers
+        ]
+        counts: list[list[Any]] = self._call("sa_counts", exported, target, output)
         return counts
 
     def sa_score(self, features: Any, options: _core.Options, empty: str) -> Any:

@@ -140,38 +140,78 @@ class Guide:
             BothCounts(target, output): the `Counts` that `sa_counts` returns, and those against
             pred > 0.5, the estimate without ground truth. They are equal without a target.
         """
-        (both,) = self._sa_counts_of(
-            features,
-            [groups],
-            prototypes,
+        ((both,),) = self._sa_counts_of_layers(
+            [(features, [groups], prototypes)],
             metric=metric,
             interpolation=interpolation,
             align_corners=align_corners,
         )
         return both
 
-    def _sa_counts_of(
+    def sa_counts_of_layers(
         self,
-        features: Any,
-        divisions: Sequence[Groups],
-        prototypes: Prototypes | None = None,
+        layers: Sequence[Any],
         *,
+        groups: Groups = "unit",
         metric: Metric = "euclidean",
         interpolation: Interpolation = "linear",
         align_corners: bool = False,
     ) -> list[BothCounts]:
-        """As `Guide.sa_counts_both` for several groups of the same features, whose prototypes are
-        averaged once. Without a target, only the output is counted, and stands for both.
+        """Count as `Guide.sa_counts_both` for the features of several layers, in one call.
+
+        On a CUDA device, the units of small layers take one launch together, which otherwise is
+        most of what they cost. On the CPU, layers are scored one after the other.
+
+        Args:
+            layers: features (N, C, *feature_size) of each layer, of any C and feature size.
+            groups, metric, interpolation, align_corners: see `protoseg_fast.sa_counts`.
+
+        Returns:
+            For each layer, `BothCounts` (N, G, T).
+
+        Raises:
+            ValueError, TypeError: as `Guide.sa_counts`.
         """
-        array = self._inspect(features)
-        options = [
-            _options(features, groups, metric, interpolation, align_corners) for groups in divisions
+        options = {
+            "metric": metric,
+            "interpolation": interpolation,
+            "align_corners": align_corners,
+        }
+        found = self._sa_counts_of_layers([(x, [groups], None) for x in layers], **options)
+        return [both for (both,) in found]
+
+    def _sa_counts_of_layers(
+        self,
+        layers: Sequence[tuple[Any, Sequence[Groups], Prototypes | None]],
+        *,
+        metric: str = "euclidean",
+        interpolation: str = "linear",
+        align_corners: bool = False,
+    ) -> list[list[BothCounts]]:
+        """As `Guide.sa_counts_both` for several (features, divisions, prototypes). Prototypes of a
+        layer are averaged once. Without a target, only the output is counted, and stands for both.
+        """
+        given = [
+            (
+                self._inspect(features).exported,
+                [_options(features, g, metric, interpolation, align_corners) for g in divisions],
+                self._given(prototypes),
+            )
+            for features, divisions, prototypes in layers
         ]
-        found = self._core.sa_counts(
-            array.exported, options, True, self._has_target, self._given(prototypes)
-        )
-        counts = [[Counts._from_core(one, self._kind) for one in arrays] for arrays in found]
-        return [BothCounts(references[0], references[-1]) for references in counts]
+        if isinstance(self._core, CudaGuide):
+            found = self._core.sa_counts_of_layers(given, True, self._has_target)
+        else:
+            found = [
+                self._core.sa_counts(features, divisions, True, self._has_target, prototypes)
+                for features, divisions, prototypes in given
+            ]
+        return [[self._both(arrays) for arrays in layer] for layer in found]
+
+    def _both(self, arrays: Sequence[Any]) -> BothCounts:
+        """The counts of one or two references."""
+        references = [Counts._from_core(one, self._kind) for one in arrays]
+        return BothCounts(references[0], references[-1])
 
     def sa_score(
         self,

@@ -327,8 +327,8 @@ def forget_old(days: float = 7) -> None:
 
 
 def copy_tree(target: Path, root: Path = ROOT) -> Path:
-    """A copy of the kernels and the library, to be changed."""
-    for part in ("cuda", "cpp/include", "cpp/src"):
+    """A copy of the kernels, the library and its bindings, to be changed."""
+    for part in ("cuda", "cpp"):
         shutil.copytree(root / part, target / part)
     return target
 

@@ -157,11 +157,11 @@ def test_several_divisions_of_the_same_features(psf: Any, given: bool) -> None:
     guide, plain = psf.Guide(*guiding), cpu.Guide(*list(host.values())[1:])
     there, here = given_pair(psf) if given else (None, None)
     divisions = ["layer", "unit", 2]
-    found = guide._sa_counts_of(features, divisions, there)
-    expected = plain._sa_counts_of(host["features"], divisions, here)
+    found = guide._sa_counts_of_layers([(features, divisions, there)])[0]
+    (expected,) = plain._sa_counts_of_layers([(host["features"], divisions, here)])
     for one, other in zip(found, expected, strict=True):
         assert_same_counts(one.target, other.target)
         assert_same_counts(one.output, other.output)
-    without = psf.Guide(guiding[0])._sa_counts_of(features, divisions, there)
+    (without,) = psf.Guide(guiding[0])._sa_counts_of_layers([(features, divisions, there)])
     assert all(one.target is one.output for one in without)
-    assert guide._sa_counts_of(features, [], there) == []
+    assert guide._sa_counts_of_layers([(features, [], there)]) == [[]]

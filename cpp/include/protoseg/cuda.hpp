@@ -140,6 +140,21 @@ void sa_counts(const Guide& guide, const TensorView& features, const Options& op
                const CountArrays* against_target, const CountArrays* against_output,
                const Call& call, const GivenPrototypes* given = nullptr);
 
+// A layer, or a division of one, of several that are scored together.
+struct LayerCounts {
+  TensorView features;
+  Options options;
+  const CountArrays* against_target = nullptr;  // either may be null
+  const CountArrays* against_output = nullptr;
+  const GivenPrototypes* given = nullptr;
+};
+
+// The same of several layers: units of small ones that are resized take one launch together.
+// Arrays that follow each other (tp and predicted, then actual, layer by layer) start with one call.
+void sa_counts(const Guide& guide, const std::vector<LayerCounts>& layers, const Call& call);
+std::size_t workspace_bytes(const Guide& guide, const std::vector<LayerCounts>& layers,
+                            const Tuning& tuning = {});
+
 // Scores [count] of counts [count], with the formulas of counts.hpp; voxels may be null.
 void score(const CountArrays& counts, std::int64_t count, Score which, Empty empty, double* scores,
            Stream stream);

@@ -31,7 +31,7 @@ __all__ = [
     "fetched",
     "fitting",
     "frame_of",
-    "score_layer",
+    "score_layers",
 ]
 
 COLUMNS = (
@@ -89,18 +89,18 @@ def fitting(divisions: Sequence[Groups], channels: int) -> tuple[list[Groups], s
     return fit, f"has {channels} channels, not a multiple of groups={unfit[0]}"
 
 
-def score_layer(
+def score_layers(
     guide: Guide,
-    features: Any,
-    divisions: Sequence[Groups],
+    layers: Sequence[tuple[Any, Sequence[Groups], Prototypes | None]],
     options: dict[str, Any],
-    prototypes: Prototypes | None = None,
-) -> list[dict[str, Counts]]:
-    """Score features, in each of the divisions into groups, against all the guide's references."""
-    found = guide._sa_counts_of(features, divisions, prototypes, **options)
+) -> list[list[dict[str, Counts]]]:
+    """Score the features of each layer, in each of its divisions into groups, at prototypes of
+    their own or given ones, against all the guide's references.
+    """
+    found = guide._sa_counts_of_layers(layers, **options)
     if not guide.has_target:
-        return [{OUTPUT: both.output} for both in found]
-    return [{TARGET: both.target, OUTPUT: both.output} for both in found]
+        return [[{OUTPUT: both.output} for both in layer] for layer in found]
+    return [[{TARGET: both.target, OUTPUT: both.output} for both in layer] for layer in found]
 
 
 def fetched(records: Sequence[Record]) -> list[Record]:

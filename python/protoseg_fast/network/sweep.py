@@ -244,8 +244,8 @@ class _Kept:
 
     def score(self, tracer: Tracer) -> None:
         tracer.begin()
-        while self._features:
-            tracer.score(*self._features.pop(0))
+        tracer.score_all(self._features)
+        self._features.clear()
         tracer.commit()
         tracer.skip(self._hooks.skipped)
 

@@ -13,7 +13,7 @@ from protoseg_fast.network.ability_map import Mapper, SegmentationAbilityMap
 from protoseg_fast.network.devices import beside
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform
 from protoseg_fast.network.layers import Layers
-from protoseg_fast.network.records import WHOLE_LAYER, Record, fetched, fitting, score_layer
+from protoseg_fast.network.records import WHOLE_LAYER, Record, fetched, fitting, score_layers
 
 __all__ = ["Tracer", "trace"]
 
@@ -232,30 +232,32 @@ class Tracer:
 
     def score(self, layer: str, call: int, features: Tensor) -> None:
         """Score one call of a layer, as its hook does: features (N, C, *feature_size)."""
+        self.score_all([(layer, call, features)])
+
+    def score_all(self, outputs: Sequence[tuple[str, int, Tensor]]) -> None:
+        """Score several (layer, call, features) together."""
         guide = self._require_guide()
         cases = range(self._case, self._case + guide.images) if self.cases is None else self.cases
         if len(cases) != guide.images:
             raise ValueError(f"cases names {len(cases)} images, but the guide has {guide.images}.")
-        features = beside(guide, features)
         names = [str(t) for t in self.targets or range(guide.targets)]
-        divisions, reason = fitting(self._groups, features.shape[1])
-        if reason:
-            self._hooks.skipped[layer] = reason
-        found = score_layer(guide, features, divisions, self._options)
-        for groups, counts in zip(divisions, found, strict=True):
-            record = Record(
-                layer,
-                call,
-                groups == WHOLE_LAYER,
-                list(cases),
-                names,
-                counts,
-                tuple(features.shape[2:]),
-                features.shape[1],
-            )
-            self._pending.append(record)
-            if self.on_scored is not None:
-                self.on_scored(record, guide, features)
+        layers: list[tuple[Tensor, list[Groups], None]] = []
+        for layer, _, features in outputs:
+            divisions, reason = fitting(self._groups, features.shape[1])
+            if reason:
+                self._hooks.skipped[layer] = reason
+            layers.append((beside(guide, features), divisions, None))
+        found = score_layers(guide, layers, self._options)
+        for (layer, call, _), (features, divisions, _), scored in zip(
+            outputs, layers, found, strict=True
+        ):
+            size, channels = tuple(features.shape[2:]), features.shape[1]
+            for groups, counts in zip(divisions, scored, strict=True):
+                whole = groups == WHOLE_LAYER
+                record = Record(layer, call, whole, list(cases), names, counts, size, channels)
+                self._pending.append(record)
+                if self.on_scored is not None:
+                    self.on_scored(record, guide, features)
 
 
 def check_groups(groups: Groups | Sequence[Groups]) -> tuple[Groups, ...]:

@@ -19,7 +19,7 @@ from protoseg_fast.network import devices
 from protoseg_fast.network.hooks import LayerHooks
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.predictor import Predictor
-from protoseg_fast.network.records import WHOLE_LAYER, Record, fitting, score_layer
+from protoseg_fast.network.records import WHOLE_LAYER, Record, fitting, score_layers
 from protoseg_fast.network.windows import Grid, Slices, Window
 
 __all__ = ["VolumeGuide", "WindowSweep"]
@@ -152,7 +152,7 @@ class WindowSweep:
             divisions, reason = fitting(self.groups, features.shape[1])
             if reason:
                 self.skipped[layer] = reason
-            found = score_layer(part, features, divisions, self.options, given)
+            (found,) = score_layers(part, [(features, divisions, given)], self.options)
             for groups, counts in zip(divisions, found, strict=True):
                 if given is None:
                     _forgive_windows_without_guide(part, features, counts)

@@ -142,7 +142,18 @@ class ndarray:  # noqa: N801
             first, strides = self.element_strides[0], self.element_strides[1:]
             lowest = self.lowest - index * first
             return ndarray(self.memory, self.shape[1:], self.name, strides, lowest)
+        if isinstance(index, slice) and index.step is None and self.ndim == 1:
+            first, last, _ = index.indices(*self.shape)
+            lowest = self.lowest - first * self.element_strides[0]
+            return ndarray(
+                self.memory, (max(0, last - first),), self.name, self.element_strides, lowest
+            )
         return asarray(asnumpy(self)[index])
+
+    def reshape(self, shape: tuple[int, ...]) -> ndarray:
+        """A view of a contiguous array."""
+        assert int(np.prod(shape)) == int(np.prod(self.shape))
+        return ndarray(self.memory, shape, self.name, None, self.lowest)
 
 
 _NAME = b"dltensor"

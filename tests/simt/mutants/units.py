@@ -8,16 +8,16 @@ MUTATIONS = [
         "kernels/units.cpp:in_a_large_cluster",
         {
             "cluster barrier before deciding removed": (
-                "clear_counts(counts);\n      cluster_sync();",
-                "clear_counts(counts);\n      __syncthreads();",
+                "clear_counts(counts);\n    cluster_sync();",
+                "clear_counts(counts);\n    __syncthreads();",
             ),
             "cluster barrier at the end removed": (
-                "      cluster_sync();  // nobody reads this block's sums any more\n",
+                "    cluster_sync();  // nobody reads this block's sums any more\n",
                 "",
             ),
             "barrier after deciding removed": (
-                "threshold);\n      __syncthreads();\n      if constexpr",
-                "threshold);\n      if constexpr",
+                "threshold);\n    __syncthreads();\n    if constexpr",
+                "threshold);\n    if constexpr",
             ),
             "sums of this block only": (
                 "cluster_map_shared(sums_, static_cast<unsigned>(rank))",
@@ -30,7 +30,7 @@ MUTATIONS = [
             "bits of the first segment": (".from(segment * segment_size)", ""),
             "known written by all": ("if (cluster_block_rank() == 0)", ""),
             "counts not cleared": (
-                "clear_counts(counts);\n      cluster_sync();",
+                "clear_counts(counts);\n    cluster_sync();",
                 "cluster_sync();",
             ),
             "threshold of the first target": (
@@ -53,8 +53,8 @@ MUTATIONS = [
                 "weights, reference",
             ),
             "barrier before the results removed": (
-                "threshold, counts);\n      __syncthreads();\n      flush_counts",
-                "threshold, counts);\n      flush_counts",
+                "threshold, counts);\n    __syncthreads();\n    flush_counts",
+                "threshold, counts);\n    flush_counts",
                 "in_one_block",
             ),
             "resized against the first threshold": (
