@@ -43,6 +43,7 @@ SECTIONS = {
     "bandwidth": 30,
     "sweeps": 60,
     "network": 45,
+    "together": 30,
     "memcheck": 45,
     "racecheck": 45,
     "initcheck": 45,
@@ -178,6 +179,9 @@ def describe(name: str, result: dict[str, Any]) -> list[str]:
                 f"    {row['name']:34} {tuning:14} {1e6 * row['device_s']:9.1f} µs on the device "
                 f"{1e6 * row['call_s']:9.1f} µs per call {row['share_of_copy']:7.1%} of copy"
             )
+        elif "together" in row:
+            apart, joined = (1e6 * row[key]["device_s"] for key in ("apart", "together"))
+            lines.append(f"    {row['name']:40} {apart:9.1f} µs apart, {joined:9.1f} µs together")
         elif "contender" in row:
             lines.append(
                 f"    {row['workload']:28} {row['contender']:40} {1e3 * row['median_s']:9.3f} ms"

@@ -14,12 +14,14 @@
 
 namespace protoseg::cuda {
 
-// Takes what counting a layer alone needs between kernels, as counting itself does.
+// Takes what counting a layer alone needs between kernels, as counting itself does. units: those of
+// the same features are counted on the way
 template <class T>
-void take_counts_chunk(const Sizes& sizes, const Device& device, const Tuning& tuning,
+void take_counts_chunk(const Sizes& sizes, const Device& device, const Tuning& tuning, bool units,
                        Arena& arena) {
   if (sizes.group_channels != 1) {
-    take_group_chunk<T>(sizes, device, arena);
+    const GroupChunk chunk = take_group_chunk<T>(sizes, device, arena);
+    if (units) UnitsBeside<T>(sizes, device, tuning, chunk, arena);
     return;
   }
   const Plan plan = units_plan<T>(sizes, device, tuning);
@@ -37,15 +39,17 @@ class CountedLayers {
     for (const LayerCounts& layer : layers)
       sizes_.push_back(checked(guide, layer.features, layer.options, layer.given));
     plans_ = plan_list(sizes_, device_, tuning);
+    for (std::size_t i = 0; i < layers.size(); ++i) roles_.push_back(role_of(i));
   }
 
   std::size_t workspace_bytes() const {
     std::size_t most = 0;
     for (std::size_t i = 0; i < sizes_.size(); ++i) {
-      if (plans_[i]) continue;
+      if (roles_[i] == Role::listed || roles_[i] == Role::beside) continue;
       with_type(sizes_[i].features.dtype, [&](auto type) {
         Arena arena;
-        take_counts_chunk<decltype(type)>(sizes_[i], device_, tuning_, arena);
+        take_counts_chunk<decltype(type)>(sizes_[i], device_, tuning_,
+                                          roles_[i] == Role::with_units, arena);
         most = std::max(most, arena.used());
       });
     }
@@ -78,6 +82,28 @@ class CountedLayers {
   }
 
  private:
+  enum class Role {
+    alone,
+    listed,      // goes into one launch with others
+    with_units,  // groups; the units of the same features are the next layer, counted on the way
+    beside,      // those units
+  };
+
+  Role role_of(std::size_t i) const {
+    if (plans_[i]) return Role::listed;
+    if (i > 0 && units_follow(i - 1)) return Role::beside;
+    return units_follow(i) ? Role::with_units : Role::alone;
+  }
+
+  // Are groups followed by units of the same features, of which neither has given prototypes?
+  bool units_follow(std::size_t i) const {
+    if (i + 1 >= layers_.size() || plans_[i + 1]) return false;
+    const Sizes &groups = sizes_[i], &units = sizes_[i + 1];
+    const bool given = groups.has_prototypes() || units.has_prototypes();
+    return groups.group_channels != 1 && units.group_channels == 1 && !given &&
+           layers_[i].features == layers_[i + 1].features && groups.resize == units.resize;
+  }
+
   // Those against the target and against the output, either may be null.
   std::array<const CountArrays*, 2> arrays_of(std::size_t i) const {
     return {layers_[i].against_target, layers_[i].against_output};
@@ -100,15 +126,19 @@ class CountedLayers {
   void count_of_type(DType dtype, const Call& call) const {
     ListLaunch<T> list(call.stream);
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-      if (sizes_[i].features.dtype != dtype) continue;
+      if (sizes_[i].features.dtype != dtype || roles_[i] == Role::beside) continue;
       const Problem<T> problem(guide_, sizes_[i], call);
       Arena arena(call.workspace);
-      if (plans_[i])
+      if (roles_[i] == Role::listed) {
         list.add(problem, *plans_[i], outputs(i));
-      else if (problem.group_channels == 1)
+      } else if (problem.group_channels == 1) {
         count_units(problem, arena, outputs(i));
-      else
-        project_groups(problem, arena, {Sink::counts, nullptr, outputs(i)});
+      } else {
+        const bool units = roles_[i] == Role::with_units;
+        const CountOutputs of_units = units ? outputs(i + 1) : CountOutputs{};
+        project_groups(problem, arena, {Sink::counts, nullptr, outputs(i)},
+                       units ? &of_units : nullptr);
+      }
     }
     list.start();
   }
@@ -118,7 +148,8 @@ class CountedLayers {
   const Tuning& tuning_;
   const Device device_;
   std::vector<Sizes> sizes_;
-  std::vector<std::optional<Plan>> plans_;
+  std::vector<std::optional<Plan>> plans_;  // of those that are listed
+  std::vector<Role> roles_;
 };
 
 }  // namespace protoseg::cuda

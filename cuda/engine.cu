@@ -51,7 +51,7 @@ std::size_t measure(const GuideState& guide, const Sizes& sizes, Task task, cons
   if (task == Task::prototypes) {
     take_unit_chunk<T>(sizes, sums_plan<T>(sizes, device), false, arena);
   } else if (task == Task::sa_counts) {
-    take_counts_chunk<T>(sizes, device, tuning, arena);
+    take_counts_chunk<T>(sizes, device, tuning, false, arena);
   } else {
     take_group_chunk<T>(sizes, device, arena);
   }

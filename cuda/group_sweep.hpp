@@ -3,6 +3,8 @@
 // all images at once.
 #pragma once
 
+#include <optional>
+
 #include "resize_map.cuh"
 #include "tape.cuh"
 #include "unit_sweep.hpp"
@@ -180,16 +182,57 @@ void launch_tape(const Problem<T>& problem, const GroupChunk& chunk, const Group
                problem.call.stream, p);
 }
 
+// Units of the same features that are counted on the way: their sums, and so one read of the
+// features, serve both.
 template <class T>
-void project_groups(const Problem<T>& problem, Arena& arena, const SinkRequest& request) {
+struct UnitsBeside {
+  UnitsBeside(const Sizes& sizes, const Device& device, const Tuning& tuning,
+              const GroupChunk& chunk, Arena& arena)
+      : plan(plan_of(sizes, device, tuning, chunk.images)), of_chunk{0, chunk.sums, nullptr} {
+    if (plan.strategy == Strategy::split)
+      of_chunk.threshold =
+          arena.take<UnitThreshold<double>>(chunk.images * sizes.channels * sizes.targets);
+  }
+
+  void count(const Problem<T>& problem, const UnitTiles& tiles, const CountOutputs& out) const {
+    if (plan.strategy == Strategy::split)
+      count_tiles_split(problem, plan, tiles, of_chunk, out);
+    else
+      count_tiles_at_once(problem, plan, tiles, of_chunk.sums, out);
+  }
+
+  Plan plan;
+  UnitChunk of_chunk;
+
+ private:
+  static Plan plan_of(const Sizes& sizes, const Device& device, const Tuning& tuning,
+                      std::int64_t images) {
+    Sweep sweep = sizes.sweep<T>();
+    sweep.units = images * sizes.channels;
+    const Plan plan = choose_strategy(sweep, device, tuning);
+    return plan.strategy == Strategy::small ? resident_plan(sweep, device) : plan;
+  }
+};
+
+// units: where the counts of the features' units go, if they are wanted too; not at given
+// prototypes.
+template <class T>
+void project_groups(const Problem<T>& problem, Arena& arena, const SinkRequest& request,
+                    const CountOutputs* units = nullptr) {
   const Device device = device_of(problem.guide, problem.call.tuning);
-  const Plan plan = sums_plan<T>(problem, device);
   const GroupChunk chunk = take_group_chunk<T>(problem, device, arena);
+  std::optional<UnitsBeside<T>> beside;
+  if (units != nullptr) beside.emplace(problem, device, problem.call.tuning, chunk, arena);
+  const Plan plan = beside ? beside->plan : sums_plan<T>(problem, device);
   const std::int64_t image_tiles = divide_up(problem.channels, plan.units);
   for (std::int64_t image = 0; image < problem.images; image += chunk.images) {
     const std::int64_t images = std::min(chunk.images, problem.images - image);
-    if (!problem.has_prototypes())
-      launch_sums(problem, plan, image * image_tiles, images * image_tiles, chunk.sums);
+    const UnitTiles tiles = {problem.channels, plan.units, image * image_tiles,
+                             images * image_tiles};
+    if (beside)
+      beside->count(problem, tiles, *units);
+    else if (!problem.has_prototypes())
+      launch_sums(problem, plan, tiles.first, tiles.count, chunk.sums);
     const GroupRange range = {image * problem.groups, image * problem.groups,
                               images * problem.groups};
     launch_boundaries(problem, chunk, range, request.out);

@@ -22,13 +22,11 @@ struct Resize {
   Extent from;
   Interpolation interpolation = Interpolation::linear;
   bool align_corners = false;
-  bool operator<(const Resize& other) const {
-    const auto key = [](const Resize& r) {
-      return std::make_tuple(r.from.z, r.from.y, r.from.x, static_cast<int>(r.interpolation),
-                             r.align_corners);
-    };
-    return key(*this) < key(other);
+  auto key() const {
+    return std::make_tuple(from.z, from.y, from.x, static_cast<int>(interpolation), align_corners);
   }
+  bool operator<(const Resize& other) const { return key() < other.key(); }
+  bool operator==(const Resize& other) const { return key() == other.key(); }
 };
 
 template <class Sum>

@@ -52,7 +52,7 @@ class ListLaunch {
 
   void add(const Problem<T>& problem, const Plan& plan, const CountOutputs& out) {
     UnitsParams<T>& p = params_.layer[params_.layers];
-    p = units_params(problem, plan, out);
+    p = units_params(problem, plan, all_tiles(problem, plan), out);
     params_.first[params_.layers + 1] = params_.first[params_.layers] + p.tiles.count;
     shared_bytes_ = std::max(shared_bytes_, plan.shared_bytes);
     if (++params_.layers == most_listed<T>) start();

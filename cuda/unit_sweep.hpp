@@ -98,6 +98,25 @@ void launch_unit_counts(const Problem<T>& problem, const Plan& plan, const UnitT
       problem.call.stream, p, turned ? turned_bytes<T> : staged_bytes_of(plan, sizeof(T)));
 }
 
+// Tiles of units by sums, boundaries and counts, each a launch. chunk: of these tiles.
+template <class T>
+void count_tiles_split(const Problem<T>& problem, const Plan& plan, const UnitTiles& tiles,
+                       const UnitChunk& chunk, const CountOutputs& out) {
+  const UnitTiles next = {problem.channels, plan.units, tiles.first + tiles.count, 0};
+  if (!problem.has_prototypes()) launch_sums(problem, plan, tiles.first, tiles.count, chunk.sums);
+  UnitBoundaryParams p{};
+  p.sums = problem.partial_sums(chunk.sums, first_unit_of(tiles));
+  p.units = first_unit_of(next) - first_unit_of(tiles);
+  p.metric = problem.options.metric;
+  p.temperature = problem.options.temperature;
+  p.threshold = chunk.threshold;
+  p.exact_in_float = !std::is_same_v<SumOf<T>, double> && !problem.resized;
+  p.out = out;
+  p.references = problem.guide.references;
+  run_elements(unit_boundary_kernel<>, p.units * problem.targets, problem.call.stream, p);
+  launch_unit_counts(problem, plan, tiles, p.units, chunk, out);
+}
+
 // Three launches per chunk; the second read of a chunk is from the cache. At given prototypes, two
 // launches and one read.
 template <class T>
@@ -105,23 +124,10 @@ void count_units_split(const Problem<T>& problem, const Plan& plan, Arena& arena
                        const CountOutputs& out) {
   const UnitChunk chunk = take_unit_chunk<T>(problem, plan, true, arena);
   const std::int64_t all = tiles_of(problem.template sweep<T>(), plan);
-  for (std::int64_t first = 0; first < all; first += chunk.tiles) {
-    const UnitTiles tiles = {problem.channels, plan.units, first,
-                             std::min(chunk.tiles, all - first)};
-    const UnitTiles next = {problem.channels, plan.units, first + tiles.count, 0};
-    if (!problem.has_prototypes()) launch_sums(problem, plan, first, tiles.count, chunk.sums);
-    UnitBoundaryParams p{};
-    p.sums = problem.partial_sums(chunk.sums, first_unit_of(tiles));
-    p.units = first_unit_of(next) - first_unit_of(tiles);
-    p.metric = problem.options.metric;
-    p.temperature = problem.options.temperature;
-    p.threshold = chunk.threshold;
-    p.exact_in_float = !std::is_same_v<SumOf<T>, double> && !problem.resized;
-    p.out = out;
-    p.references = problem.guide.references;
-    run_elements(unit_boundary_kernel<>, p.units * problem.targets, problem.call.stream, p);
-    launch_unit_counts(problem, plan, tiles, p.units, chunk, out);
-  }
+  for (std::int64_t first = 0; first < all; first += chunk.tiles)
+    count_tiles_split(problem, plan,
+                      {problem.channels, plan.units, first, std::min(chunk.tiles, all - first)},
+                      chunk, out);
 }
 
 // The plan of sums alone.
@@ -152,11 +158,12 @@ void compute_prototypes(const Problem<T>& problem, Arena& arena, const Prototype
 }
 
 template <class T>
-UnitsParams<T> units_params(const Problem<T>& problem, const Plan& plan, const CountOutputs& out) {
+UnitsParams<T> units_params(const Problem<T>& problem, const Plan& plan, const UnitTiles& tiles,
+                            const CountOutputs& out) {
   UnitsParams<T> p{};
   p.features = problem.features;
   p.weights = problem.kept.weights;
-  p.tiles = {problem.channels, plan.units, 0, tiles_of(problem.template sweep<T>(), plan)};
+  p.tiles = tiles;
   p.targets = static_cast<int>(problem.targets);
   p.voxels = static_cast<int>(problem.voxels);
   p.segments = static_cast<int>(problem.template segments<T>());
@@ -168,13 +175,22 @@ UnitsParams<T> units_params(const Problem<T>& problem, const Plan& plan, const C
   p.references = problem.guide.references;
   p.out = out;
   p.cells = problem.cells;
+  p.first_unit = first_unit_of(tiles);
   return p;
 }
 
 template <class T>
-void count_units_at_once(const Problem<T>& problem, const Plan& plan, const CountOutputs& out) {
-  const UnitsParams<T> p = units_params(problem, plan, out);
-  const std::int64_t blocks = plan.grid > 0 ? std::min(plan.grid, p.tiles.count) : p.tiles.count;
+UnitTiles all_tiles(const Problem<T>& problem, const Plan& plan) {
+  return {problem.channels, plan.units, 0, tiles_of(problem.template sweep<T>(), plan)};
+}
+
+// Tiles of units in one launch. sums: of these tiles, if others need them, or null
+template <class T>
+void count_tiles_at_once(const Problem<T>& problem, const Plan& plan, const UnitTiles& tiles,
+                         double* sums, const CountOutputs& out) {
+  UnitsParams<T> p = units_params(problem, plan, tiles, out);
+  p.sums = sums;
+  const std::int64_t blocks = plan.grid > 0 ? std::min(plan.grid, tiles.count) : tiles.count;
   run(problem.resized ? units_kernel<T, true> : units_kernel<T, false>, blocks, problem.call.stream,
       p, plan.shared_bytes, plan.cluster);
 }
@@ -208,7 +224,7 @@ void count_units(const Problem<T>& problem, Arena& arena, const CountOutputs& ou
   const Plan plan = units_plan<T>(problem, device_of(problem.guide, tuning), tuning);
   if (plan.strategy == Strategy::small) return count_small_units(problem, out);
   if (plan.strategy == Strategy::split) return count_units_split(problem, plan, arena, out);
-  count_units_at_once(problem, plan, out);
+  count_tiles_at_once(problem, plan, all_tiles(problem, plan), nullptr, out);
 }
 
 }  // namespace protoseg::cuda

@@ -23,7 +23,9 @@ struct UnitsParams {
   double temperature;
   References references;
   CountOutputs out;
-  Cells cells;  // of features that are resized
+  Cells cells;   // of features that are resized
+  double* sums;  // [units from first_unit on, segments, T, 2]: not null if others need them
+  std::int64_t first_unit;
 };
 
 // Blocks that should fit on a multiprocessor, for the compiler's choice of registers.
@@ -67,6 +69,19 @@ class UnitsBlock {
           sums_[((segment - first_segment_) * target_tile + t) * (2 * most_units) + threadIdx.x] =
               sum;
       }
+    }
+  }
+
+  // For others who need them. Every thread keeps the sums that it added up.
+  __device__ void keep_sums(int target, int targets) const {
+    const int u = threadIdx.x / 2;
+    if (p_.sums == nullptr || u >= tile_.units) return;
+    for (int segment = first_segment_; segment < last_segment(); ++segment) {
+      const double* of = sums_ + (segment - first_segment_) * target_tile * (2 * most_units);
+      const std::int64_t at = (unit() + u - p_.first_unit) * p_.segments + segment;
+      for (int t = 0; t < targets; ++t)
+        p_.sums[(at * p_.targets + target + t) * 2 + threadIdx.x % 2] =
+            of[t * (2 * most_units) + threadIdx.x];
     }
   }
 
@@ -124,6 +139,7 @@ class UnitsBlock {
     }
   }
 
+  __device__ int units() const { return tile_.units; }
   __device__ std::int64_t unit() const { return tile_.image * p_.tiles.channels + tile_.channel; }
 
  private:
@@ -174,6 +190,7 @@ __device__ __forceinline__ void sweep_tile(const UnitsParams<T>& p, std::int64_t
   for (int target = 0; target < p.targets; target += target_tile) {
     const int here = min(target_tile, p.targets - target);
     block.add_up(target, here, reference, partial);
+    block.keep_sums(target, here);
     clear_counts(counts);
     cluster_sync();
     block.decide(target, here, threshold);
@@ -183,7 +200,7 @@ __device__ __forceinline__ void sweep_tile(const UnitsParams<T>& p, std::int64_t
     else
       block.count(target, here, threshold, counts);
     __syncthreads();
-    flush_counts(p.out, counts, block.unit(), tile_at(p.tiles, i).units, target, here, p.targets);
+    flush_counts(p.out, counts, block.unit(), block.units(), target, here, p.targets);
     cluster_sync();  // nobody reads this block's sums any more
   }
 }

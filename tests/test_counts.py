@@ -161,3 +161,26 @@ def test_several_divisions_are_counted_as_each_alone(
         for counts, expected in zip(both, alone, strict=True):
             for field, array in expected.to_dict().items():
                 np.testing.assert_array_equal(counts.to_dict()[field], array, err_msg=str(groups))
+
+
+def test_several_layers_are_counted_as_each_alone() -> None:
+    rng = np.random.default_rng(8)
+    pred = rng.random((2, 1, 20, 24))
+    guide = psf.Guide(pred, rng.random(pred.shape) < 0.4)
+    layers = [
+        rng.normal(size=(2, channels, *size)).astype(dtype)
+        for channels, size, dtype in ((3, (20, 24), "float32"), (6, (5, 7), "float64"))
+    ]
+    for groups in ("unit", "layer", 3):
+        found = guide.sa_counts_of_layers(layers, groups=groups, metric="cosine")
+        for both, features in zip(found, layers, strict=True):
+            alone = guide.sa_counts_both(features, groups=groups, metric="cosine")
+            for counts, expected in zip(both, alone, strict=True):
+                np.testing.assert_array_equal(counts.tp, expected.tp)
+                np.testing.assert_array_equal(counts.predicted, expected.predicted)
+    assert [len(both.target.tp[0]) for both in guide.sa_counts_of_layers(layers)] == [3, 6]
+    assert guide.sa_counts_of_layers([]) == []
+    with pytest.raises(ValueError, match="same number of images"):
+        guide.sa_counts_of_layers([*layers, layers[0][:1]])
+    with pytest.raises(TypeError, match="groups"):
+        guide.sa_counts_of_layers(layers, groups=2.5)  # type: ignore[arg-type]

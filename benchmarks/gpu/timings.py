@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from measure import DisagreementError, Settings, measure, to_json
 from workloads import HEADLINE, Workload, make_inputs
@@ -149,6 +150,46 @@ def strategies(device: Device, small: bool) -> Report:
             rows.append(row)
         _empty_cache(device)
     return {"ok": True, "copy_bytes_s": copy, "rows": rows}
+
+
+def together(device: Device, small: bool) -> Report:
+    """What it saves to score together: the small layers of a network; a layer and its units."""
+    size, images = ((16, 16), 1) if small else ((256, 256), 2)
+    rng = np.random.default_rng(0)
+
+    def layer(channels: int, side: int) -> Any:
+        shape = (images, 4 if small else channels, min(side, size[0]), min(side, size[0]))
+        return device.array(rng.normal(size=shape).astype(np.float32))
+
+    pred = rng.random((images, 1, *size), dtype=np.float32)
+    guide = device.psf.Guide(device.array(pred), device.array(pred > 0.6))
+    small_layers = [layer(8192 // side, side) for side in (128, 64, 32, 16, 8) for _ in range(2)]
+    full = layer(64, size[0])
+    score = guide._sa_counts_of_layers
+    problems: dict[str, list[tuple[Any, list[Any], None]]] = {
+        "units of 10 layers, 128² to 8² -> 256²": [(x, ["unit"], None) for x in small_layers],
+        "layer and units 64 x 256²": [(full, [groups], None) for groups in ("layer", "unit")],
+    }
+    rows, failures = [], []
+    for name, apart in problems.items():
+        # The same as one call; of the same features, as divisions of one layer.
+        same = all(x is apart[0][0] for x, *_ in apart)
+        joined = [(apart[0][0], [g for _, (g,), _ in apart], None)] if same else apart
+        found = [both for layer in score(joined) for both in layer]
+        expected = [both for one in apart for ((both,),) in [score([one])]]
+        for a, b in zip(found, expected, strict=True):
+            for of_a, of_b in zip(
+                a.target._arrays.values(), b.target._arrays.values(), strict=True
+            ):
+                if not np.array_equal(device.numpy(of_a), device.numpy(of_b)):
+                    failures.append({"case": name, "error": "counts differ"})
+        repeats = 1 if small else 15
+        times = {
+            "apart": time_calls(device, [lambda a=apart: [score([one]) for one in a]], repeats),
+            "together": time_calls(device, [lambda j=joined: score(j)], repeats),
+        }
+        rows.append({"name": name} | times)
+    return {"ok": not failures, "cases": len(problems), "failures": failures, "rows": rows}
 
 
 def peers(device: Device, small: bool) -> Report:

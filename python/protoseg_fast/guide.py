@@ -172,12 +172,12 @@ class Guide:
         Raises:
             ValueError, TypeError: as `Guide.sa_counts`.
         """
-        options = {
-            "metric": metric,
-            "interpolation": interpolation,
-            "align_corners": align_corners,
-        }
-        found = self._sa_counts_of_layers([(x, [groups], None) for x in layers], **options)
+        found = self._sa_counts_of_layers(
+            [(features, [groups], None) for features in layers],
+            metric=metric,
+            interpolation=interpolation,
+            align_corners=align_corners,
+        )
         return [both for (both,) in found]
 
     def _sa_counts_of_layers(

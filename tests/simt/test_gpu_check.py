@@ -17,7 +17,8 @@ ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "benchmarks" / "gpu_check.py"
 SECTIONS = (
     *("environment", "correctness", "reproducible", "values", "gradients", "graph", "streams"),
-    *("libraries", "tracing", "bandwidth", "sweeps", "network", "racecheck", "peers", "strategies"),
+    *("libraries", "tracing", "bandwidth", "sweeps", "network", "together", "racecheck", "peers"),
+    "strategies",
 )
 
 
@@ -38,6 +39,7 @@ def test_dry_run_of_a_section(script: Any, section: str) -> None:
     assert result["ok"] is True, json.dumps(result, indent=1)
     if section == "correctness":
         assert result["cases"] > 20
+    assert all(isinstance(line, str) for line in script.describe(section, result))
 
 
 @pytest.mark.slow

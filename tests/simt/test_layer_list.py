@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 import protoseg_fast as cpu  # noqa: E402
 from simt.engine import arrays, package  # noqa: E402
+from tunings import STRATEGIES, TUNINGS  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -23,6 +24,16 @@ TOGETHER = [
 ]
 # Too few, of the guide's size, or too large.
 ALONE = [(24, (3, 4), "float64"), (5, SIZE, "float32"), (3, (250, 260), "float32")]
+
+
+# Features of the guide's size or others, and strategies that there are for units of that size.
+SHARED = [
+    (size, tuning)
+    for size in (SIZE, (60, 100), (7, 9))
+    for tuning in TUNINGS
+    if tuning.get("strategy") != "small"
+    and (size == SIZE or (tuning.get("strategy") != "streamed" and tuning.get("cluster", 1) == 1))
+]
 
 
 class Inputs:
@@ -45,6 +56,10 @@ class Inputs:
         self.there = [arrays.asarray(x, "features") for x in self.here]
         self.guide = psf.Guide(*(arrays.asarray(x) for x in guiding))
         self.plain = cpu.Guide(*(torch.from_numpy(x) for x in guiding))
+
+
+def features_bytes(array: arrays.ndarray) -> int:
+    return int(np.prod(array.shape)) * array.item
 
 
 def assert_same(found: list[Any], expected: list[Any]) -> None:
@@ -86,13 +101,55 @@ def test_layers_and_their_units_at_given_prototypes_and_their_own(psf: Any) -> N
     given = Inputs(psf)
     divisions = ["layer", "unit"]
     layers = [(x, divisions, None) for x in given.there]
-    layers[1] = (given.there[1], divisions, given.guide.prototypes(given.there[1]))
+    rng, planes = np.random.default_rng(4), (2, 2)
+    means = [rng.normal(size=(*planes, given.here[1].shape[1])) for _ in range(2)]
+    prototypes = psf.Prototypes(*map(arrays.asarray, (*means, np.ones(planes), np.ones(planes))))
+    layers[1] = (given.there[1], divisions, prototypes)
     found = given.guide._sa_counts_of_layers(layers)
     for (features, _, prototypes), scored in zip(layers, found, strict=True):
         expected = [
             given.guide.sa_counts_both(features, prototypes, groups=groups) for groups in divisions
         ]
         assert_same(scored, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize(("feature_size", "tuning"), SHARED, ids=str)
+def test_a_layer_and_units_share_their_sums(
+    psf: Any, feature_size: tuple[int, int], tuning: dict[str, Any], dtype: str
+) -> None:
+    given, rng = Inputs(psf), np.random.default_rng(2)
+    features = arrays.asarray(rng.normal(size=(2, 6, *feature_size)).astype(dtype), "features")
+    given.guide._core.core.set_tuning(
+        STRATEGIES.index(tuning.get("strategy", "automatic")),
+        *(tuning.get(name, 0) for name in ("cluster", "units", "cache_bytes")),
+    )
+    alone = {
+        groups: given.guide.sa_counts_both(features, groups=groups) for groups in (1, 3, "unit")
+    }
+    read = {}
+    for divisions in ([1, "unit"], [3, "unit", 1], ["unit", 3], ["unit"], [1]):
+        with package.traffic() as launches:
+            (found,) = given.guide._sa_counts_of_layers([(features, divisions, None)])
+        assert_same(found, [alone[groups] for groups in divisions])
+        assert len(found) == len(divisions)
+        read[str(divisions)] = sum(
+            launch["reads"].get("features", {}).get("bytes", 0) for launch in launches
+        )
+    assert read["[1, 'unit']"] < read["[1]"] + read["['unit']"] - 0.9 * features_bytes(features)
+
+
+def test_a_layer_and_units_of_other_features(psf: Any) -> None:
+    given, rng = Inputs(psf), np.random.default_rng(3)
+    one, other = (
+        arrays.asarray(rng.normal(size=(2, 6, *SIZE)).astype(np.float32), "features")
+        for _ in range(2)
+    )
+    ((layer,), (units,)) = given.guide._sa_counts_of_layers(
+        [(one, ["layer"], None), (other, ["unit"], None)]
+    )
+    assert_same([layer], [given.guide.sa_counts_both(one)])
+    assert_same([units], [given.guide.sa_counts_both(other, groups="unit")])
 
 
 def test_without_target_and_without_layers(psf: Any) -> None:

@@ -188,7 +188,9 @@ def test_the_page_runs(image: Tensor) -> None:
     pred, target = references(image)
     with torch_device.package_on_device() as psf, mock.patch.object(Tensor, "cuda", lambda x: x):
         names = {"psf": psf, "pred": pred, "target": target, "features": torch.rand(2, 5, *SIZE)}
+        names["deeper"] = torch.rand(2, 7, 4, 3)
         found = block.run(names)
         dice = found["counts"].dice
     assert torch.equal(found["scores"], dice)
     assert found["scores"].shape == (2, 5, 1)
+    assert [both.target.tp.shape[1] for both in found["several"]] == [5, 7]

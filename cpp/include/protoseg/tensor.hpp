@@ -19,6 +19,11 @@ struct TensorView {
   int rank = 0;
   std::array<std::int64_t, max_rank> shape{};
   std::array<std::int64_t, max_rank> strides{};
+
+  bool operator==(const TensorView& other) const {
+    return data == other.data && dtype == other.dtype && rank == other.rank &&
+           shape == other.shape && strides == other.strides;
+  }
 };
 
 // Row-major view of `shape` starting at `data`.

@@ -104,7 +104,7 @@ SIMT_SCENARIO(fewer_blocks_than_tiles) {
     std::int64_t shared_bytes = 0;
     const Layers one(several);
     one.each([&](const auto& problem, const Plan& plan, const CountOutputs& out) {
-      p.layer[p.layers] = units_params(problem, plan, out);
+      p.layer[p.layers] = units_params(problem, plan, all_tiles(problem, plan), out);
       p.first[p.layers + 1] = p.first[p.layers] + p.layer[p.layers].tiles.count;
       shared_bytes = std::max(shared_bytes, plan.shared_bytes);
       ++p.layers;

@@ -75,6 +75,22 @@ void expect_groups(const SweepProblem& p, std::int64_t groups, std::int64_t cach
   }
 }
 
+// Groups, and the units of the same features on the way.
+void expect_both(const SweepProblem& p, std::int64_t groups, const Tuning& tuning) {
+  const Found of_groups, of_units;
+  with_call(
+      p, groups, tuning,
+      [&](const Sizes& sizes, const Device& device, Arena& arena) {
+        const GroupChunk chunk = take_group_chunk<float>(sizes, device, arena);
+        UnitsBeside<float>(sizes, device, tuning, chunk, arena);
+      },
+      [&](const auto& problem, Arena& arena) {
+        project_groups(problem, arena, {Sink::counts, nullptr, of_groups.out}, &of_units.out);
+      });
+  expect_counts(p, of_groups, groups);
+  expect_counts(p, of_units, channels);
+}
+
 }  // namespace
 
 SIMT_SCENARIO(units_of_several_segments) {
@@ -166,6 +182,33 @@ SIMT_SCENARIO(resized_groups_in_uneven_chunks) {
   // Half the cache holds two of three images.
   const SweepProblem p(plane_of(9, 12), plane_of(33, 50), Layout::rows);
   expect_groups(p, 1, 2 * 2 * channels * 9 * 12 * 4);
+}
+SIMT_SCENARIO(units_beside_groups) {
+  for (const std::int64_t cache_bytes : {0, 1}) {
+    const SweepProblem p(plane_of(77, 109), plane_of(77, 109), Layout::rows);
+    expect_both(p, 1, tuned(Strategy::resident, 2, cache_bytes, 2));
+    expect_both(p, 3, tuned(Strategy::streamed, 4, cache_bytes));
+    expect_both(p, 2, tuned(Strategy::split, 2, cache_bytes));
+  }
+}
+SIMT_SCENARIO(units_beside_groups_of_other_features) {
+  for (const std::int64_t cache_bytes : {0, 1}) {
+    const Tuning automatic = tuned(Strategy::automatic, 0, cache_bytes);
+    expect_both({plane_of(9, 11), plane_of(9, 11), Layout::rows}, 1, automatic);
+    expect_both({plane_of(30, 37), plane_of(30, 37), Layout::channels_last}, 2, automatic);
+    const SweepProblem p(plane_of(9, 12), plane_of(33, 50), Layout::rows);
+    expect_both(p, 1, automatic);
+    expect_both(p, 2, tuned(Strategy::resident, 2, cache_bytes));
+  }
+}
+// Twice: for both maps' sums and the units' counts, and for the projection.
+SIMT_SCENARIO(units_beside_groups_cost_no_read) {
+  const SweepProblem p(plane_of(80, 128), plane_of(80, 128), Layout::rows);
+  expect_both(p, 1, tuned(Strategy::resident, 2, 0, 2));
+  simt::clear_launches();
+  expect_both(p, 1, tuned(Strategy::resident, 2, 0, 2));
+  SIMT_EXPECT_EQUAL(simt::launches().size(), 3u);
+  SIMT_EXPECT(features_read().sectors * 32.0 < 2.1 * images * channels * 80 * 128 * 4);
 }
 // Two launches, whatever the strategy asked for and the cache: boundaries, and counts or maps.
 SIMT_SCENARIO(units_at_given_prototypes) {

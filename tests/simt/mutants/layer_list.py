@@ -2,6 +2,8 @@
 
 from simt.mutation import mutants
 
+SHARED = "test_layer_list.py::test_a_layer_and_units"
+
 MUTATIONS = [
     *mutants(
         "cuda/layer_list.cuh",
@@ -113,13 +115,33 @@ MUTATIONS = [
                 "i < 1; ++i) {\n      const std::int64_t count",
             ),
             "counts of groups for units": (
-                "      else if (problem.group_channels == 1)\n",
-                "      else if (true)\n",
+                "} else if (problem.group_channels == 1) {",
+                "} else if (true) {",
             ),
             "a list that is never launched": ("    list.start();\n", ""),
             "workspace of the last layer": (
                 "most = std::max(most, arena.used());",
                 "most = arena.used();",
+            ),
+            "units of the layer before are shared": (
+                "i > 0 && units_follow(i - 1)",
+                "i > 0 && units_follow(i)",
+                f"{SHARED}_share_their_sums",
+            ),
+            "workspace of groups alone": (
+                "roles_[i] == Role::with_units, arena);",
+                "false, arena);",
+                f"{SHARED}_share_their_sums",
+            ),
+            "units of other features are shared": (
+                "layers_[i].features == layers_[i + 1].features && ",
+                "",
+                f"{SHARED}_of_other_features",
+            ),
+            "units are shared at given prototypes": (
+                "units.group_channels == 1 && !given &&",
+                "units.group_channels == 1 && (!given || given) &&",
+                "test_layer_list.py::test_layers_and_their_units_at_given_prototypes_and_their_own",
             ),
             "voxels are not written": (
                 "if (arrays->voxels == nullptr) continue;",

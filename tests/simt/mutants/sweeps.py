@@ -69,13 +69,28 @@ MUTATIONS = [
                 "(range.first - range.origin) * problem.targets;\n  ProjectParams",
                 "range.first * problem.targets;\n  ProjectParams",
             ),
+            "units on the way are not counted": (
+                "    if (beside)\n      beside->count(problem, tiles, *units);\n    else if",
+                "    if",
+                "units_beside_groups",
+            ),
+            "units on the way need no thresholds": (
+                "arena.take<UnitThreshold<double>>(chunk.images * sizes.channels *",
+                "arena.take<UnitThreshold<double>>(sizes.channels *",
+                "units_beside_groups",
+            ),
+            "sums for units only": (
+                "count_tiles_at_once(problem, plan, tiles, of_chunk.sums, out);",
+                "count_tiles_at_once(problem, plan, tiles, nullptr, out);",
+                "units_beside_groups",
+            ),
             "chunk of the first image": (
                 "const GroupRange range = {image * problem.groups, image * problem.groups,",
                 "const GroupRange range = {0, 0,",
             ),
             "sums of the first images": (
-                "launch_sums(problem, plan, image * image_tiles,",
-                "launch_sums(problem, plan, 0,",
+                "plan.units, image * image_tiles,",
+                "plan.units, 0,",
             ),
             "pieces without the last": (
                 "p.pieces = divide_up(problem.voxels, project_voxels<T>);",
@@ -235,8 +250,8 @@ MUTATIONS = [
         "kernels/sweeps.cpp:units_at_given_prototypes",
         {
             "given, units summed": (
-                "if (!problem.has_prototypes()) launch_sums(problem, plan, first,",
-                "launch_sums(problem, plan, first,",
+                "if (!problem.has_prototypes()) launch_sums(problem, plan, tiles.first,",
+                "launch_sums(problem, plan, tiles.first,",
             ),
             "given, in chunks of units": (
                 "sizes.has_prototypes() ? all : std::min(all,",

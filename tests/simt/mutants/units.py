@@ -57,6 +57,36 @@ MUTATIONS = [
                 "threshold, counts);\n    flush_counts",
                 "in_one_block",
             ),
+            "sums of all units kept in one place": (
+                "(unit() + u - p_.first_unit) * p_.segments + segment;",
+                "(unit() - p_.first_unit) * p_.segments + segment;",
+                "kernels/sweeps.cpp:units_beside_groups",
+            ),
+            "sums kept as if of all units": (
+                "(unit() + u - p_.first_unit) * p_.segments + segment;",
+                "(unit() + u) * p_.segments + segment;",
+                "kernels/sweeps.cpp:units_beside_groups",
+            ),
+            "sums of the first segment kept": (
+                "sums_ + (segment - first_segment_) * target_tile * (2 * most_units);",
+                "sums_;",
+                "kernels/sweeps.cpp:units_beside_groups",
+            ),
+            "sums kept by one block": (
+                "if (p_.sums == nullptr || u >= tile_.units) return;",
+                "if (p_.sums == nullptr || u >= tile_.units || first_segment_ > 0) return;",
+                "kernels/sweeps.cpp:units_beside_groups",
+            ),
+            "sums of the first target kept": (
+                "of[t * (2 * most_units) + threadIdx.x]",
+                "of[threadIdx.x]",
+                "kernels/sweeps.cpp:units_beside_groups",
+            ),
+            "sums kept before they are added up": (
+                "add_up(target, here, reference, partial);\n    block.keep_sums(target, here);",
+                "keep_sums(target, here);\n    block.add_up(target, here, reference, partial);",
+                "kernels/sweeps.cpp:units_beside_groups",
+            ),
             "resized against the first threshold": (
                 "threshold[t * most_units + u],\n                    cell_bits",
                 "threshold[u],\n                    cell_bits",
