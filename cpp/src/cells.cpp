@@ -61,16 +61,7 @@ void Cells::set_columns() {
   x_lower.resize(blocks * columns, x_lower.back());
   x_upper.resize(blocks * columns, x_upper.back());
   exact[2].resize(blocks * columns, exact[2].back());
-  for (std::int64_t place = 0; place < blocks * columns / 8; ++place) {
-    const std::int64_t* lower = &x_lower[x_output(8 * place)];
-    octet_first.push_back(*lower);
-    for (int k = 0; k < 8; ++k) {
-      const std::int64_t index = lower[k] - *lower;
-      octet_index.push_back(static_cast<std::int32_t>(index));
-      for (int byte = 0; byte < 2; ++byte)
-        octet_bytes.push_back(static_cast<std::uint8_t>(2 * index + byte));
-    }
-  }
+  set_octets();
   for (std::int64_t block = 0; block < blocks; ++block) {
     const std::int64_t lower = x_lower[block * columns];
     const std::int64_t n = x_upper[(block + 1) * columns - 1] - lower + 1;
@@ -81,6 +72,24 @@ void Cells::set_columns() {
     corner_high.push_back(fits ? low_bits(n - here) : 0);
     if (block % word_bits == 0) too_wide.push_back(0);
     too_wide.back() |= std::uint64_t{!fits} << (block % word_bits);
+  }
+}
+
+void Cells::set_octets() {
+  const std::int64_t octets = blocks * columns / 8;
+  const auto lower_of = [&](std::int64_t place) { return &x_lower[x_output(8 * place)]; };
+  near = true;
+  for (std::int64_t place = 1; place < octets; place += 2)
+    near = near && lower_of(place)[7] - lower_of(place - 1)[0] < 8;
+  for (std::int64_t place = 0; place < octets; ++place) {
+    const std::int64_t* lower = lower_of(place);
+    octet_first.push_back(near ? lower_of(place & ~std::int64_t{1})[0] : lower[0]);
+    for (int k = 0; k < 8; ++k) {
+      const std::int64_t index = lower[k] - octet_first.back();
+      octet_index.push_back(static_cast<std::int32_t>(index));
+      for (int byte = 0; byte < 2; ++byte)
+        octet_bytes.push_back(static_cast<std::uint8_t>(2 * index + byte));
+    }
   }
 }
 

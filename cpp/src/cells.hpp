@@ -65,11 +65,12 @@ struct Cells {
   }
   // Octets of outputs along x; `first` plus an index below 8 is the lower tap.
   bool gathered;  // x is reduced: the taps of an octet lie too far apart for that
+  bool near;      // x is enlarged so much that this holds for two octets together
   std::vector<std::int64_t> octet_first;  // [octets]
   std::vector<std::int32_t> octet_index;  // [octets, 8]
   std::vector<std::uint8_t> octet_bytes;  // [octets, 16]
   OctetTaps octets() const {
-    return {octet_first.data(), octet_index.data(), octet_bytes.data(), coarse[2].data()};
+    return {near, octet_first.data(), octet_index.data(), octet_bytes.data(), coarse[2].data()};
   }
   // Feature columns of the blocks' taps as bits; a block with more than fit is never decided by
   // its corners.
@@ -101,6 +102,7 @@ struct Cells {
 
  private:
   void set_columns();
+  void set_octets();
   void set_weights();
   void set_lines();
   void pack(const GuideState& guide, int which);

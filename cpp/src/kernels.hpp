@@ -68,6 +68,7 @@ constexpr double coarse_steps = 32000.0;
 
 // The taps of a row's outputs along x: octet o reads from row + first[o] on.
 struct OctetTaps {
+  bool near;                          // every two octets have the same `first`
   const std::int64_t* first;          // [octets]
   const std::int32_t* index;          // [octets, 8]: lower tap after `first`, below 8
   const std::uint8_t* bytes;          // [octets, 16]: the same as the bytes of 16-bit values

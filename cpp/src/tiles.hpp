@@ -108,22 +108,31 @@ void classify(const std::uint64_t* all, const std::uint64_t* any, const BlockCor
 
 // out = row[lower] + weight (row[lower + 1] - row[lower]), rounded: errs by 1/2 and what the weight
 // lacks. Reads up to 9 values from each octet's first one on.
-void resize_coarse(const std::int16_t* row, const OctetTaps& taps, std::int64_t octets,
+void resize_coarse(const std::int16_t* row, const OctetTaps& given, std::int64_t octets,
                    std::int16_t* out) {
+  const OctetTaps taps = given;  // which, unlike a reference, no store can change
   std::int64_t o = 0;
 #if defined(__AVX2__)
-  const auto two = [](const void* low, const void* high) {
-    return _mm256_inserti128_si256(
-        _mm256_castsi128_si256(_mm_loadu_si128(static_cast<const __m128i*>(low))),
-        _mm_loadu_si128(static_cast<const __m128i*>(high)), 1);
-  };
-  for (; o + 2 <= octets; o += 2) {
-    const std::int16_t *x = row + taps.first[o], *y = row + taps.first[o + 1];
+  const auto resize_two = [&](Shorts below, Shorts above) {
     const __m256i order = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(taps.bytes + 16 * o));
-    const Shorts lower = Shorts(_mm256_shuffle_epi8(two(x, y), order));
-    const Shorts upper = Shorts(_mm256_shuffle_epi8(two(x + 1, y + 1), order));
+    const Shorts lower = Shorts(_mm256_shuffle_epi8(__m256i(below), order));
+    const Shorts upper = Shorts(_mm256_shuffle_epi8(__m256i(above), order));
     const Shorts weight = load<Shorts>(taps.coarse_weight + 8 * o);
     store(out + 8 * o, lower + multiply_rounded(upper - lower, weight));
+  };
+  const auto two = [](const std::int16_t* low, const std::int16_t* high) {
+    return Shorts(_mm256_loadu2_m128i(reinterpret_cast<const __m128i*>(high),
+                                      reinterpret_cast<const __m128i*>(low)));
+  };
+  if (taps.near)
+#pragma GCC unroll 2
+    for (; o + 2 <= octets; o += 2) {
+      const std::int16_t* x = row + taps.first[o];
+      resize_two(repeat_octet(x), repeat_octet(x + 1));
+    }
+  for (; o + 2 <= octets; o += 2) {
+    const std::int16_t *x = row + taps.first[o], *y = row + taps.first[o + 1];
+    resize_two(two(x, y), two(x + 1, y + 1));
   }
 #endif
   for (; o < octets; ++o)
