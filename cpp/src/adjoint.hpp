@@ -41,13 +41,13 @@ class SliceAdjoint {
         most_(rows_at_once(to)),
         values_(make_buffer<double>(maps * most_ * row_)),
         reduced_(make_buffer<double>(maps * slice_)),
-        out_(make_buffer<double>(from.n[2])) {
+        out_(make_buffer<double>(columns_of_rows * from.n[2])) {
     for (int slot = 0; slot < 2; ++slot)
       for (const double weight : taps[slot].weight) lower_share_[slot].push_back(1.0 - weight);
   }
 
-  // emit(map, first, n, values): n = from.x voxels of U^T of a map, from `first` on, for feature
-  // slices [begin, end).
+  // emit(map, first, n, values): n voxels, whole rows, of U^T of a map, from `first` on, for
+  // feature slices [begin, end).
   template <class Emit>
   void operator()(std::int64_t plane, std::int64_t begin, std::int64_t end, Emit emit) {
     const std::vector<double>& weight = taps_[0].weight;
@@ -76,14 +76,22 @@ class SliceAdjoint {
       }
     }
     const std::int64_t rows = (end - begin) * from_.n[1];
+    const std::int64_t first_row = begin * from_.n[1];
     for (std::int64_t map = 0; map < maps_; ++map)
-      for (std::int64_t row = 0; row < rows; ++row) {
-        reduce_columns(sums_.data() + (map * rows + row) * row_);
-        emit(map, (begin * from_.n[1] + row) * from_.n[2], from_.n[2], out_.get());
+      for (std::int64_t row = 0; row < rows; row += columns_of_rows) {
+        const std::int64_t n = std::min(columns_of_rows, rows - row);
+        const double* values = sums_.data() + (map * rows + row) * row_;
+        if (n == columns_of_rows)
+          reduce_columns<columns_of_rows>(values);
+        else
+          for (std::int64_t k = 0; k < n; ++k) reduce_columns<1>(values + k * row_, k);
+        emit(map, (first_row + row) * from_.n[2], n * from_.n[2], out_.get());
       }
   }
 
  private:
+  static constexpr std::int64_t columns_of_rows = 4;  // rows whose columns are reduced together
+
   // The maps of an output slice, reduced along y.
   void reduce_rows(std::int64_t plane, std::int64_t slice) {
     const AxisTaps& taps = taps_[1];
@@ -110,19 +118,25 @@ class SliceAdjoint {
     return n;
   }
 
-  // values [to.x] -> out_ [from.x]. Sums are held in registers while taps stay the same.
-  void reduce_columns(const double* values) {
+  // values [rows, to.x] -> out_ [rows, from.x], from its row `first` on. Sums are held in registers
+  // while taps stay the same; those of several rows do not wait for each other.
+  template <int rows>
+  void reduce_columns(const double* values, std::int64_t first = 0) {
     const AxisTaps& taps = taps_[2];
-    std::fill_n(out_.get(), from_.n[2], 0.0);
+    double* const out = out_.get() + first * from_.n[2];
+    std::fill_n(out, rows * from_.n[2], 0.0);
     for (std::int64_t i = 0; i < row_;) {
       const std::int64_t lower = taps.lower[i], upper = taps.upper[i];
-      double at_lower = 0.0, at_upper = 0.0;
-      for (; i < row_ && taps.lower[i] == lower && taps.upper[i] == upper; ++i) {
-        at_lower += (1.0 - taps.weight[i]) * values[i];
-        at_upper += taps.weight[i] * values[i];
+      double at_lower[rows] = {}, at_upper[rows] = {};
+      for (; i < row_ && taps.lower[i] == lower && taps.upper[i] == upper; ++i)
+        for (int k = 0; k < rows; ++k) {
+          at_lower[k] += (1.0 - taps.weight[i]) * values[k * row_ + i];
+          at_upper[k] += taps.weight[i] * values[k * row_ + i];
+        }
+      for (int k = 0; k < rows; ++k) {
+        out[k * from_.n[2] + lower] += at_lower[k];
+        out[k * from_.n[2] + upper] += at_upper[k];
       }
-      out_[lower] += at_lower;
-      out_[upper] += at_upper;
     }
   }
 
@@ -136,7 +150,7 @@ class SliceAdjoint {
   Rows rows_;
   const std::int64_t most_;                // rows at once
   std::vector<double> lower_share_[2];     // 1 - weight, along z and y
-  Buffer<double> values_, reduced_, out_;  // [maps, most rows], [maps, slice], [from.x]
+  Buffer<double> values_, reduced_, out_;  // [maps, most rows], [maps, slice], [some rows, from.x]
   std::vector<double> sums_;               // [maps, slices, slice]
   std::vector<double> unused_;             // [slice]: what belongs to slices of other ranges
 };

@@ -96,21 +96,21 @@ void Cells::set_octets() {
 // Weights in fixed point, and what resizing along each axis may lose.
 void Cells::set_weights() {
   double error[3];
-  const auto set = [&](int axis, std::int64_t n, auto weight_of) {
+  std::vector<std::int16_t> rounded[3];  // as `exact`
+  for (int axis = 0; axis < 3; ++axis) {
     double worst = 0.0;
-    for (std::int64_t i = 0; i < n; ++i) {
-      const double weight = weight_of(i);
-      const double rounded = std::min(32767.0, std::round(weight * 0x1p15));
-      worst = std::max(worst, std::fabs(rounded * 0x1p-15 - weight));
-      coarse[axis].push_back(static_cast<std::int16_t>(rounded));
+    for (const double weight : exact[axis]) {
+      const double steps = std::min(32767.0, std::round(weight * 0x1p15));
+      worst = std::max(worst, std::fabs(steps * 0x1p-15 - weight));
+      rounded[axis].push_back(static_cast<std::int16_t>(steps));
     }
     error[axis] = 0.5 + (coarse_steps + 2.0) * worst;
-  };
-  const auto rows = static_cast<std::int64_t>(y_rows_.size());
-  set(0, to.n[0], [&](std::int64_t i) { return exact[0][i]; });
-  set(1, rows * columns,
-      [&](std::int64_t i) { return exact[1][y_rows_[8 * octet_at(i / 8) / columns]]; });
-  set(2, blocks * columns, [&](std::int64_t i) { return exact[2][x_output(i)]; });
+  }
+  coarse[0] = rounded[0];
+  const std::int64_t octets = static_cast<std::int64_t>(y_rows_.size()) * columns / 8;
+  for (std::int64_t octet = 0; octet < octets; ++octet)
+    coarse[1].insert(coarse[1].end(), 8, rounded[1][y_rows_[8 * octet_at(octet) / columns]]);
+  for (std::int64_t i = 0; i < blocks * columns; ++i) coarse[2].push_back(rounded[2][x_output(i)]);
   coarse_error[1] = error[1] + error[2];
   coarse_error[0] = coarse_error[1] + error[0];
 }
