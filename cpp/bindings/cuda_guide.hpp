@@ -42,8 +42,7 @@ class PyCudaGuide {
 
   // Of each layer (features, divisions, prototypes or None) what PyGuide's has, on the device; all
   // in one call of the engine.
-  py::list sa_counts(const std::vector<PyLayer>& layers, bool target, bool output,
-                     std::uintptr_t stream) const {
+  py::list sa_counts(const std::vector<PyLayer>& layers, bool output, std::uintptr_t stream) const {
     std::deque<LayerArrays> arrays;  // what is given is pointed to
     std::vector<cuda::LayerCounts> counted;
     for (const auto& [features, divisions, prototypes] : layers) {
@@ -53,7 +52,7 @@ class PyCudaGuide {
     }
     CallInProgress call(*this, stream);
     call.take_workspace(*this, cuda::workspace_bytes(*guide_, counted, tuning_));
-    const CountsOnDevice counts = make_counts(&counted, target, output);
+    const CountsOnDevice counts = make_counts(&counted, output);
     {
       const py::gil_scoped_release release;
       cuda::sa_counts(*guide_, counted, call.call);
@@ -75,7 +74,7 @@ class PyCudaGuide {
     const protoseg::Empty policy = parse("empty", empty, protoseg::empty_names());
     const FeaturesInProgress call(*this, features, options, cuda::Task::sa_counts, stream);
     std::vector<cuda::LayerCounts> counted = {{call.features.view, options}};
-    const CountsOnDevice counts = make_counts(&counted, true, false);
+    const CountsOnDevice counts = make_counts(&counted, false);
     py::object scores = device_array(memory(), group_shape(options), "float64");
     auto* const out = device_pointer<double>(memory(), scores);
     {
@@ -226,12 +225,12 @@ class PyCudaGuide {
     std::deque<cuda::CountArrays> arrays;
   };
 
-  // Counts of all layers against one or two references, to which the layers are made to point.
+  // Counts of all layers against the target and, if asked for, the output, to which the layers are
+  // made to point.
   // What starts at zero lies together, so that one call to the driver clears it; voxels and defined
   // do not depend on the reference, and are shared.
-  CountsOnDevice make_counts(std::vector<cuda::LayerCounts>* layers, bool target,
-                             bool output) const {
-    const int references = int{target} + int{output};
+  CountsOnDevice make_counts(std::vector<cuda::LayerCounts>* layers, bool output) const {
+    const int references = 1 + int{output};
     std::int64_t pairs = 0;
     for (const cuda::LayerCounts& layer : *layers) pairs += count_of(group_shape(layer.options));
     const py::object all = device_array(memory(), {3 * references * pairs}, "int64");
@@ -258,7 +257,7 @@ class PyCudaGuide {
             {at + tp * count, at + predicted * count, at + actual * count,
              found.arrays.empty() ? device_pointer<std::int64_t>(memory(), voxels) : nullptr,
              defined + first});
-        (target && i == 0 ? layer.against_target : layer.against_output) = &found.arrays.back();
+        (i == 0 ? layer.against_target : layer.against_output) = &found.arrays.back();
       }
       found.references.push_back(std::move(tuples));
       first += count;

@@ -29,11 +29,10 @@ class PyGuide {
 
   const protoseg::Guide& guide() const { return *guide_; }
 
-  // Of each division, whose options differ in their groups only: against the target and against
-  // the output, as far as asked for, each (tp, predicted, actual [N, G, T]; voxels [N, 1, 1];
-  // defined [N, G, T])
-  py::list sa_counts(const py::object& features, const std::vector<Options>& divisions, bool target,
-                     bool output, const py::object& prototypes) const {
+  // Of each division, whose options differ in their groups only: against the target and, if asked
+  // for, the output, each (tp, predicted, actual [N, G, T]; voxels [N, 1, 1]; defined [N, G, T])
+  py::list sa_counts(const py::object& features, const std::vector<Options>& divisions, bool output,
+                     const py::object& prototypes) const {
     const Borrowed array = borrow("features", features);
     const Given given(prototypes, shape(), array.view);
     std::vector<std::vector<protoseg::Counts>> counts;  // [divisions, references asked for]
@@ -43,8 +42,8 @@ class PyGuide {
       for (const Options& options : divisions) {
         const std::int64_t n = checked_size(array.view, options) * guide_->targets();
         protoseg::Counts* against[2] = {nullptr, nullptr};
-        for (const int which : {0, 1})
-          if (which == 0 ? target : output) against[which] = counts.emplace_back(n).data();
+        for (int which = 0; which < 1 + int{output}; ++which)
+          against[which] = counts.emplace_back(n).data();
         wanted.push_back({options.groups, against[0], against[1]});
       }
       protoseg::sa_counts(*guide_, array.view, divisions.front(), wanted, given.get());
@@ -53,7 +52,7 @@ class PyGuide {
     std::size_t next = 0;
     for (const Options& options : divisions) {
       py::list references;
-      for (int i = 0; i < int{target} + int{output}; ++i)
+      for (int i = 0; i < 1 + int{output}; ++i)
         references.append(count_arrays(counts[next++], options));
       result.append(references);
     }
@@ -279,7 +278,7 @@ PYBIND11_MODULE(_core, m) {
                     std::optional<double>>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"))
       .def("sa_counts", &PyGuide::sa_counts, py::arg("features"), py::arg("divisions"),
-           py::arg("target"), py::arg("output"), py::arg("prototypes") = py::none())
+           py::arg("output"), py::arg("prototypes") = py::none())
       .def("sa_score", &PyGuide::sa_score, py::arg("features"), py::arg("options"),
            py::arg("empty"))
       .def("prototypes", &PyGuide::prototypes, py::arg("features"), py::arg("options"))
@@ -300,8 +299,8 @@ PYBIND11_MODULE(_core, m) {
                     const py::object&, std::uintptr_t>(),
            py::arg("pred"), py::arg("target"), py::arg("mask"), py::arg("binarize"),
            py::arg("memory"), py::arg("stream"))
-      .def("sa_counts", &PyCudaGuide::sa_counts, py::arg("layers"), py::arg("target"),
-           py::arg("output"), py::arg("stream"))
+      .def("sa_counts", &PyCudaGuide::sa_counts, py::arg("layers"), py::arg("output"),
+           py::arg("stream"))
       .def("sa_score", &PyCudaGuide::sa_score, py::arg("features"), py::arg("options"),
            py::arg("empty"), py::arg("stream"))
       .def("prototypes", &PyCudaGuide::prototypes, py::arg("features"), py::arg("options"),

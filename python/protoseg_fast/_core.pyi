@@ -37,7 +37,6 @@ class Guide:
         self,
         features: Any,
         divisions: list[Options],
-        target: bool,
         output: bool,
         prototypes: _PrototypePair | None = None,
     ) -> list[list[_CountArrays]]: ...
@@ -88,7 +87,6 @@ class CudaGuide:
     def sa_counts(
         self,
         layers: Sequence[tuple[Any, list[Options], tuple[Any, Any] | None]],
-        target: bool,
         output: bool,
         stream: int,
     ) -> list[list[list[tuple[Any, Any, Any, Any, Any]]]]: ...

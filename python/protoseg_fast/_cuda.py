@@ -60,22 +60,21 @@ class CudaGuide:
         self,
         features: Any,
         divisions: list[_core.Options],
-        target: bool,
         output: bool,
         given: Any = None,
     ) -> list[Any]:
         """As of `_core.Guide`."""
-        (counts,) = self.sa_counts_of_layers([(features, divisions, given)], target, output)
+        (counts,) = self.sa_counts_of_layers([(features, divisions, given)], output)
         return counts
 
     def sa_counts_of_layers(
-        self, layers: Sequence[tuple[Any, list[_core.Options], Any]], target: bool, output: bool
+        self, layers: Sequence[tuple[Any, list[_core.Options], Any]], output: bool
     ) -> list[list[Any]]:
         """As `sa_counts` for each (features, divisions, given), in one call."""
         exported = [
             (features, divisions, self._export(given)) for features, divisions, given in layers
         ]
-        counts: list[list[Any]] = self._call("sa_counts", exported, target, output)
+        counts: list[list[Any]] = self._call("sa_counts", exported, output)
         return counts
 
     def sa_score(self, features: Any, options: _core.Options, empty: str) -> Any:

@@ -118,7 +118,7 @@ class Guide:
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
         ((arrays,),) = self._core.sa_counts(
-            array.exported, [options], True, False, self._given(prototypes)
+            array.exported, [options], False, self._given(prototypes)
         )
         return Counts._from_core(arrays, self._kind)
 
@@ -200,10 +200,10 @@ class Guide:
             for features, divisions, prototypes in layers
         ]
         if isinstance(self._core, CudaGuide):
-            found = self._core.sa_counts_of_layers(given, True, self._has_target)
+            found = self._core.sa_counts_of_layers(given, self._has_target)
         else:
             found = [
-                self._core.sa_counts(features, divisions, True, self._has_target, prototypes)
+                self._core.sa_counts(features, divisions, self._has_target, prototypes)
                 for features, divisions, prototypes in given
             ]
         return [[self._both(arrays) for arrays in layer] for layer in found]

@@ -149,8 +149,10 @@ struct LayerCounts {
   const GivenPrototypes* given = nullptr;
 };
 
-// The same of several layers: units of small ones that are resized take one launch together.
-// Arrays that follow each other (tp and predicted, then actual, layer by layer) start with one call.
+// The same of several layers: units of small ones that are resized take one launch together; groups
+// that are followed by the units of the same features share their sums with them.
+// Arrays that follow each other (tp and predicted, then actual, layer by layer) start with one
+// call.
 void sa_counts(const Guide& guide, const std::vector<LayerCounts>& layers, const Call& call);
 std::size_t workspace_bytes(const Guide& guide, const std::vector<LayerCounts>& layers,
                             const Tuning& tuning = {});
