@@ -143,6 +143,11 @@ MUTATIONS = [
                 "units.group_channels == 1 && (!given || given) &&",
                 "test_layer_list.py::test_layers_and_their_units_at_given_prototypes_and_their_own",
             ),
+            "nothing against the output alone": (
+                "if (arrays == nullptr) continue;\n      out.tp",
+                "if (arrays == nullptr) break;\n      out.tp",
+                "kernels/count_layers.cpp:against_the_output_alone",
+            ),
             "voxels are not written": (
                 "if (arrays->voxels == nullptr) continue;",
                 "continue;",
