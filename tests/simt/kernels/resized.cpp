@@ -1,6 +1,8 @@
 // Counts of resized maps, and what is prepared for them: taps, tiles, totals.
 #include "resized.cuh"
 
+#include <algorithm>
+
 #include "direct.hpp"
 #include "guide_cells.cuh"
 #include "taps.hpp"
@@ -212,6 +214,66 @@ void single_voxels() {
   expect_counts(problem, features, channels, thresholds);
 }
 
+// A voxel in float, in the order of `evaluate`, as a share of the largest corner that it depends
+// on.
+double share_in_float(const CellsProblem& problem, const std::vector<float>& plane, std::int64_t v,
+                      const UnitThreshold<double>& unit) {
+  const Centre centre = centre_of(unit);
+  const Extent &from = problem.from, &to = problem.to;
+  const Tap &z = problem.z.tap[v / to.x / to.y], &y = problem.y.tap[v / to.x % to.y],
+            &x = problem.x.tap[v % to.x];
+  float row[4], largest = 0.0f;
+  for (int k = 0; k < 4; ++k) {
+    const std::int64_t first = ((k < 2 ? z.lower : z.upper) * from.y + (k % 2 ? y.upper : y.lower));
+    const float a = centred(centre, plane[first * from.x + x.lower]);
+    const float b = centred(centre, plane[first * from.x + x.upper]);
+    row[k] = std::fma(static_cast<float>(x.weight), b - a, a);
+    largest = std::max({largest, std::fabs(a), std::fabs(b)});
+  }
+  const auto z_weight = static_cast<float>(z.weight), y_weight = static_cast<float>(y.weight);
+  const float a = std::fma(z_weight, row[2] - row[0], row[0]);
+  const float b = std::fma(z_weight, row[3] - row[1], row[1]);
+  return std::fma(y_weight, b - a, a) / largest;
+}
+
+// Voxels that float puts on the wrong side of the threshold, as far from it as a search finds.
+void wrong_in_float() {
+  constexpr std::int64_t channels = 8;
+  const CellsProblem problem({{3, 3, 3}, {7, 8, 37}}, 1);
+  struct Wrong {
+    double share;
+    std::vector<float> plane;
+    UnitThreshold<double> unit;
+    bool operator<(const Wrong& other) const { return share > other.share; }
+  };
+  std::vector<Wrong> wrong;
+  for (int trial = 0; trial < 20'000; ++trial) {
+    std::vector<float> plane;  // far from each other: sums round most
+    for (std::int64_t i = 0; i < problem.from.voxels(); ++i)
+      plane.push_back(static_cast<float>((uniform() < 0.5 ? -1.0 : 1.0) * (1.0 - uniform() / 8)));
+    const auto v = static_cast<std::int64_t>(uniform() * 0.999 * problem.to.voxels());
+    const double exact =
+        problem.resize(v, [&](std::int64_t z, std::int64_t y, std::int64_t x) -> double {
+          return plane[(z * problem.from.y + y) * problem.from.x + x];
+        });
+    // With the threshold a fifth of the error away, float has the voxel on its other side.
+    const double error = share_in_float(problem, plane, v, {true, true, exact});
+    const UnitThreshold<double> unit = {true, true, exact + error / 5};
+    const double share = share_in_float(problem, plane, v, unit);
+    if ((share > 0) != (exact > unit.threshold)) wrong.push_back({std::fabs(share), plane, unit});
+  }
+  std::sort(wrong.begin(), wrong.end());
+  std::vector<float> values;
+  std::vector<UnitThreshold<double>> thresholds;
+  for (std::int64_t i = 0; i < images * channels; ++i) {
+    values.insert(values.end(), wrong[i].plane.begin(), wrong[i].plane.end());
+    thresholds.push_back(wrong[i].unit);
+  }
+  SIMT_EXPECT(wrong.front().share > 0x1p-24);
+  const Features<float> features(images, channels, problem.from, Layout::rows, values);
+  expect_counts(problem, features, channels, thresholds);
+}
+
 // Maps [groups from the first on, T], as they are projected.
 void maps_of_groups() {
   constexpr std::int64_t groups = 3, targets = 2, first = 2, count = 3;
@@ -313,6 +375,7 @@ SIMT_SCENARIO(taps_of_long_axes) {
 }
 SIMT_SCENARIO(doubtful_voxels) { ties<float>(1.0, 0.3); }
 SIMT_SCENARIO(doubtful_voxels_of_volumes) { ties<float>(1.0, 0.3, {{3, 3, 4}, {8, 7, 12}}); }
+SIMT_SCENARIO(voxels_that_float_puts_on_the_wrong_side) { wrong_in_float(); }
 SIMT_SCENARIO(one_voxel_that_differs) { single_voxels(); }
 SIMT_SCENARIO(thresholds_between_floats) { ties<float>(1e-3, 1000.0); }
 SIMT_SCENARIO(maps_that_double_decides) { ties<double>(1e-12, 1000.0); }

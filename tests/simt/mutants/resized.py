@@ -14,6 +14,11 @@ MUTATIONS = [
             ),
             "foreground always above": ("unit.above ? 1.0f : -1.0f", "1.0f"),
             "no doubt": ("size * 0x1p-47f + 1e-36f", "0.0f", "maps_that_double_decides"),
+            "float is trusted too far": (
+                "constexpr float float_doubt = 0x1p-19f;",
+                "constexpr float float_doubt = 0x1p-24f;",
+                "voxels_that_float_puts_on_the_wrong_side",
+            ),
             "less doubt than roundings": (
                 "constexpr float float_doubt = 0x1p-19f;",
                 "constexpr float float_doubt = 0.0f;",
