@@ -166,17 +166,19 @@ def together(device: Device, small: bool) -> Report:
     small_layers = [layer(8192 // side, side) for side in (128, 64, 32, 16, 8) for _ in range(2)]
     full = layer(64, size[0])
     score = guide._sa_counts_of_layers
-    problems: dict[str, list[tuple[Any, list[Any], None]]] = {
-        "units of 10 layers, 128² to 8² -> 256²": [(x, ["unit"], None) for x in small_layers],
-        "layer and units 64 x 256²": [(full, [groups], None) for groups in ("layer", "unit")],
+    units = [(x, ["unit"], None) for x in small_layers]
+    # Calls that are made one by one, and the layers of the one call that does the same.
+    problems = {
+        "units of 10 layers, 128² to 8² -> 256²": ([[one] for one in units], units),
+        "layer and units 64 x 256²": (
+            [[(full, [groups], None)] for groups in ("layer", "unit")],
+            [(full, ["layer", "unit"], None)],
+        ),
     }
     rows, failures = [], []
-    for name, apart in problems.items():
-        # The same as one call; of the same features, as divisions of one layer.
-        same = all(x is apart[0][0] for x, *_ in apart)
-        joined = [(apart[0][0], [g for _, (g,), _ in apart], None)] if same else apart
+    for name, (apart, joined) in problems.items():
         found = [both for layer in score(joined) for both in layer]
-        expected = [both for one in apart for ((both,),) in [score([one])]]
+        expected = [both for one in apart for ((both,),) in [score(one)]]
         for a, b in zip(found, expected, strict=True):
             for of_a, of_b in zip(
                 a.target._arrays.values(), b.target._arrays.values(), strict=True
@@ -185,7 +187,7 @@ def together(device: Device, small: bool) -> Report:
                     failures.append({"case": name, "error": "counts differ"})
         repeats = 1 if small else 15
         times = {
-            "apart": time_calls(device, [lambda a=apart: [score([one]) for one in a]], repeats),
+            "apart": time_calls(device, [lambda a=apart: [score(one) for one in a]], repeats),
             "together": time_calls(device, [lambda j=joined: score(j)], repeats),
         }
         rows.append({"name": name} | times)

@@ -41,7 +41,7 @@ class SliceAdjoint {
         most_(rows_at_once(to)),
         values_(make_buffer<double>(maps * most_ * row_)),
         reduced_(make_buffer<double>(maps * slice_)),
-        out_(make_buffer<double>(columns_of_rows * from.n[2])) {
+        out_(make_buffer<double>(rows_abreast * from.n[2])) {
     for (int slot = 0; slot < 2; ++slot)
       for (const double weight : taps[slot].weight) lower_share_[slot].push_back(1.0 - weight);
   }
@@ -78,11 +78,11 @@ class SliceAdjoint {
     const std::int64_t rows = (end - begin) * from_.n[1];
     const std::int64_t first_row = begin * from_.n[1];
     for (std::int64_t map = 0; map < maps_; ++map)
-      for (std::int64_t row = 0; row < rows; row += columns_of_rows) {
-        const std::int64_t n = std::min(columns_of_rows, rows - row);
+      for (std::int64_t row = 0; row < rows; row += rows_abreast) {
+        const std::int64_t n = std::min(rows_abreast, rows - row);
         const double* values = sums_.data() + (map * rows + row) * row_;
-        if (n == columns_of_rows)
-          reduce_columns<columns_of_rows>(values);
+        if (n == rows_abreast)
+          reduce_columns<rows_abreast>(values);
         else
           for (std::int64_t k = 0; k < n; ++k) reduce_columns<1>(values + k * row_, k);
         emit(map, (first_row + row) * from_.n[2], n * from_.n[2], out_.get());
@@ -90,7 +90,7 @@ class SliceAdjoint {
   }
 
  private:
-  static constexpr std::int64_t columns_of_rows = 4;  // rows whose columns are reduced together
+  static constexpr std::int64_t rows_abreast = 4;  // whose columns are reduced together
 
   // The maps of an output slice, reduced along y.
   void reduce_rows(std::int64_t plane, std::int64_t slice) {

@@ -25,7 +25,6 @@ TOGETHER = [
 # Too few, of the guide's size, or too large.
 ALONE = [(24, (3, 4), "float64"), (5, SIZE, "float32"), (3, (250, 260), "float32")]
 
-
 # Features of the guide's size or others, and strategies that there are for units of that size.
 SHARED = [
     (size, tuning)
