@@ -42,20 +42,22 @@ def flat() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 1))
 
 
-def exhausting() -> nn.Module:
-    """A network that has memory for half the volume only."""
+class Small(nn.Module):
+    """The same network; counts its passes."""
 
-    class Exhausting(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.layers = small()
+    def __init__(self, passes_without_memory: int = 0, largest: float = np.inf) -> None:
+        """Memory runs out in that many passes first, and for more voxels than ``largest``."""
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = small()
+        self.without_memory, self.largest = passes_without_memory, largest
+        self.passes = 0
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if x.shape[2:].numel() > np.prod(SIZE) / 2:
-                raise MemoryError("too large")
-            return self.layers(x)
-
-    return Exhausting()
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.passes += 1
+        if self.passes <= self.without_memory or x.shape[2:].numel() > self.largest:
+            raise MemoryError("too large")
+        return self.layers(x)
 
 
 def volume(seed: int) -> tuple[np.ndarray, np.ndarray]:

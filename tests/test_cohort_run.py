@@ -351,13 +351,6 @@ def test_bad_files_are_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     ).read_bytes()
 
 
-def test_out_of_memory_is_tried_once_more_with_smaller_windows(tiny: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert cli.main(command(tiny, out, "cohorts:exhausting")) == 0
-    events = [json.loads(line) for line in (out / "log/part-0000-of-0001.jsonl").open()]
-    assert [e["roi_size"] for e in events if e["event"] == "done"] == [[16, 16, 16]] * 3
-
-
 def test_events_reach_the_log_function(tiny: Path, tmp_path: Path) -> None:
     (tiny / "imagesTr" / "ball_001.nii.gz").write_bytes(b"")
     events: list[dict] = []
@@ -385,18 +378,3 @@ def test_cases_may_be_arrays_and_functions(tmp_path: Path) -> None:
     columns = ["layer", "group", "target", "reference", "sa", "tp"]
     array, later = (frame[frame["case"] == c][columns] for c in ("array", "later"))
     assert array.reset_index(drop=True).equals(later.reset_index(drop=True))
-
-
-@pytest.mark.slow
-def test_memory_does_not_grow(tmp_path: Path) -> None:
-    """The last 100 cases are no higher than the first 100, within 5 %."""
-    image, label = cohorts.volume(0)
-    cases = [Case(f"{i:03d}", lambda: image[None].copy(), lambda: label) for i in range(200)]
-    held: list[int] = []
-
-    def resident(event: dict) -> None:
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        held.append(pages * os.sysconf("SC_PAGE_SIZE"))
-
-    psf.sweep(cohorts.small(), cases, out=tmp_path / "out", log=resident, **OPTIONS)
-    assert max(held[100:]) <= 1.05 * max(held[:100])

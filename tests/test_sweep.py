@@ -204,6 +204,11 @@ def test_number_of_forward_passes(image, label) -> None:
     guide = psf.Guide(torch.rand(2, 1, *SIZE))
     sam(model, image, guide=guide)
     assert model.passes == 4
+    needed = 4 * 2 * (6 + 4) * 16 * 16
+    for budget, passes in ((needed, 5), (needed - 1, 7), (0, 9)):
+        take = {"keep": "auto", "memory_budget": budget}
+        equal(sam(model, image, target=label, activation="softmax", **take), twice)
+        assert model.passes == passes
 
 
 def test_kept_features_are_copied_before_they_are_overwritten(image) -> None:

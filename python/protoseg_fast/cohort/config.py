@@ -110,6 +110,12 @@ class SweepConfig:
     cases: tuple[str, ...] | None = _option(
         None, "only these cases: names or globs", many=True, decides=False
     )
+    memory_budget: float = _option(
+        2.0**30,
+        "bytes of features that may be copied: then the network runs once, beyond that twice",
+        kind=float,
+        decides=False,
+    )
     workers: int = _option(
         1, "processes that read ahead; 0: the one that scores reads", kind=int, decides=False
     )
@@ -147,6 +153,8 @@ class SweepConfig:
             )
         if not 0 <= self.overlap < 1:
             raise SweepError(f"overlap must be at least 0 and less than 1; got {self.overlap}.")
+        if not self.memory_budget >= 0:
+            raise SweepError(f"memory_budget must be at least 0; got {self.memory_budget}.")
         for name in ("limit", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

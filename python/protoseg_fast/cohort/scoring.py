@@ -70,22 +70,27 @@ def failure_of(case: str, error: BaseException) -> Failure:
 def score_case(model: nn.Module, case: Case, volume: Volume, config: SweepConfig) -> Scored:
     """Score every chosen layer and unit of the network on a case.
 
-    Where memory runs out, once more with windows of half the size.
+    The network runs once, if the features fit into ``config.memory_budget``, else twice; cases run
+    by windows, as `protoseg_fast.segmentation_ability_map` says. Where memory runs out, features
+    are not copied, and then windows of half the size are taken.
 
     Raises:
         ValueError, RuntimeError: as `protoseg_fast.segmentation_ability_map`, and the network.
         MemoryError: if memory runs out with the smaller windows, too.
     """
+    attempts = [(config.roi_size, 0.0), (_halved(config.roi_size, volume.image.shape[1:]), 0.0)]
+    if config.roi_size is None and config.memory_budget > 0:
+        attempts.insert(0, (None, config.memory_budget))
     with seeded(config):
-        try:
-            return _score(model, case, volume, config, config.roi_size)
-        except (RuntimeError, MemoryError) as error:
-            if not _out_of_memory(error):
-                raise
-        if config.device.startswith("cuda"):
-            torch.cuda.empty_cache()
-        smaller = _halved(config.roi_size, volume.image.shape[1:])
-        return _score(model, case, volume, config, smaller)
+        for roi_size, budget in attempts[:-1]:
+            try:
+                return _score(model, case, volume, config, roi_size, budget)
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+            if config.device.startswith("cuda"):
+                torch.cuda.empty_cache()
+        return _score(model, case, volume, config, *attempts[-1])
 
 
 @contextlib.contextmanager
@@ -103,6 +108,7 @@ def _score(
     volume: Volume,
     config: SweepConfig,
     roi_size: tuple[int, ...] | None,
+    budget: float,
 ) -> Scored:
     window = None
     if roi_size is not None:
@@ -126,6 +132,8 @@ def _score(
         metric=config.metric,  # type: ignore[arg-type]
         interpolation=config.interpolation,  # type: ignore[arg-type]
         cases=[case.name],
+        keep="auto" if budget > 0 else None,
+        memory_budget=budget,
         window=window,
         scope=config.scope,  # type: ignore[arg-type]
         _observer=kept,

@@ -57,7 +57,7 @@ def segmentation_ability_map(
     prediction: Pick = None,
     output: Pick = None,
     reshape_transform: ReshapeTransform = None,
-    keep: Literal["memory"] | None = None,
+    keep: Literal["memory", "auto"] | None = None,
     memory_budget: float = 2**31,
     window: Any = None,
     scope: Literal["volume", "window"] = "volume",
@@ -69,7 +69,8 @@ def segmentation_ability_map(
     that guides the prototypes, once with hooks that score every layer as it returns. Nothing of
     the features' size is kept. Both passes must put out the same, which random networks do not:
     call ``model.eval()`` first. With ``keep="memory"`` the network runs once, and the features of
-    the chosen layers are copied until its prediction is known.
+    the chosen layers are copied until its prediction is known; with ``keep="auto"`` too, if the
+    copies fit into ``memory_budget``, else twice. Scores are the same.
 
     Images larger than the network's patch are run by ``window``, and scored exactly: sums over
     windows are those of the volume, since every voxel counts in one window only, the one in which
@@ -108,8 +109,8 @@ def segmentation_ability_map(
         prediction: where a network puts out more than a tensor (deep supervision, dictionaries):
             the index, the key, or a function that returns the logits; None: the first tensor.
         output, reshape_transform: the same for layers; see `protoseg_fast.trace`.
-        keep: "memory" to run the network once and copy features.
-        memory_budget: bytes that the copies may take.
+        keep: "memory" to run the network once and copy features; "auto" to do so if they fit.
+        memory_budget: bytes that the copies may take, where the network runs.
         window: the window's extents, a `protoseg_fast.SlidingWindow`, or a MONAI
             ``SlidingWindowInferer``; None: the network takes the image whole. ``feature_size`` is
             then that of a window. Not together with ``guide`` and ``keep``.
@@ -136,8 +137,8 @@ def segmentation_ability_map(
         >>> sam.layers, sam.targets, sam.references
         (['0'], ['1', '2'], ['target', 'output'])
     """
-    if keep not in (None, "memory"):
-        raise ValueError(f'keep must be None or "memory", got {keep!r}.')
+    if keep not in (None, "memory", "auto"):
+        raise ValueError(f'keep must be None, "memory" or "auto", got {keep!r}.')
     if scope not in ("volume", "window"):
         raise ValueError(f'scope must be "volume" or "window", got {scope!r}.')
     options = {"metric": metric, "interpolation": interpolation, "align_corners": align_corners}
@@ -161,7 +162,7 @@ def segmentation_ability_map(
         with torch.no_grad(), tracer:
             model(image)
         return _scored(tracer.result(), tracer.skipped)
-    kept = _Kept(model, layers, image, memory_budget, hooking) if keep == "memory" else None
+    kept = None if keep is None else _Kept(model, layers, image, hooking, keep, memory_budget)
     with torch.no_grad():
         logits = network.logits(image) if kept is None else kept.run(network, image)
         problems, arrays = network.references(logits, target, mask, ignore_label)
@@ -170,7 +171,7 @@ def segmentation_ability_map(
         if _observer is not None:
             _observer.predicted(problems, *arrays)
             tracer.on_scored = _observer.scored
-        if kept is not None:
+        if kept is not None and kept.fits:
             kept.score(tracer)
         else:
             with tracer:
@@ -230,13 +231,19 @@ class _Kept:
         model: nn.Module,
         layers: Layers,
         image: Tensor,
-        budget: float,
         hooking: dict[str, Any],
+        keep: str,
+        budget: float,
     ) -> None:
         self._features: list[tuple[str, int, Tensor]] = []
-        self._bytes, self._budget = 0, budget
+        self._keep, self._bytes, self._budget = keep, 0, budget
         self._images, self._rank = len(image), image.dim()
         self._hooks = LayerHooks(model, layers, self._copy, unfit=self._unfit, **hooking)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the budget was enough; otherwise nothing is kept."""
+        return self._bytes <= self._budget
 
     def run(self, network: Predictor, image: Tensor) -> Tensor:
         with self._hooks:
@@ -256,13 +263,16 @@ class _Kept:
 
     def _copy(self, layer: str, call: int, features: Tensor) -> None:
         self._bytes += features.numel() * features.element_size()
-        if self._bytes > self._budget:
+        if self.fits:
+            self._features.append((layer, call, features.clone()))
+        elif self._keep == "auto":
+            self._features.clear()
+        else:
             raise ValueError(
                 f'keep="memory" would copy more than memory_budget={self._budget:.3g} bytes of '
-                f'features, reached at layer "{layer}"; raise it, choose fewer layers, or leave '
-                "keep out, which copies nothing."
+                f'features, reached at layer "{layer}"; raise it, choose fewer layers, or take '
+                'keep="auto", which runs the network twice then.'
             )
-        self._features.append((layer, call, features.clone()))
 
 
 def _scored(table: SegmentationAbilityMap, skipped: dict[str, str]) -> SegmentationAbilityMap:
