@@ -1,4 +1,4 @@
-"""Features of another size: cells, tiles and slabs decide what the specification decides."""
+"""Features of another size: slabs in fixed point decide what the specification decides."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_problem(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("factor", [0.2, 0.7, 1, 1.4, 2, 3, 4.3, 5, 8, 16])
-def test_every_factor(factor: float, mode: dict[str, Any]) -> None:
+def test_every_factor(factor: float, mode: dict[str, Any], isa: str) -> None:
     for feature_size in ((90,), (13, 11), (5, 6, 7)):
         size = tuple(max(1, round(factor * n)) for n in feature_size)
         check(make_problem(feature_size, size, mask="bool", **mode))
@@ -71,12 +71,30 @@ def test_axes_of_different_fates(
     check(make_problem(feature_size, size, targets=2, mask="weights", **mode))
 
 
-def test_rows_of_many_words_and_tiles() -> None:
-    # More feature columns than bits in a word, more tiles than bits in a word, both narrow and wide
+def test_rows_of_many_words() -> None:
     check(make_problem((9, 150), (60, 1100), channels=2))
     check(make_problem((40, 700), (47, 800), channels=2))
-    check(make_problem((6, 1500), (30, 200), channels=2))  # taps of a tile far apart
+    check(make_problem((6, 1500), (30, 200), channels=2))  # taps of a word far apart
     check(make_problem((9000,), (20000,), channels=2, align_corners=True))
+
+
+def test_slices_of_several_bands() -> None:
+    check(make_problem((3, 20, 30), (7, 300, 200), channels=2, kind="smooth"))
+    check(make_problem((2, 1, 30), (4, 400, 200), channels=1, mask="bool"))  # long intervals
+    check(make_problem((3, 4, 90), (5, 3, 40000), channels=1))
+
+
+@pytest.mark.parametrize("mask", [None, "bool"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_rows_on_one_side_of_the_threshold(axis: int, mask: str | None, isa: str) -> None:
+    for feature_size, size in (((24, 9), (100, 37)), ((8, 9, 5), (31, 40, 19)), ((9, 8), (9, 64))):
+        problem = make_problem(feature_size, size, targets=2, mask=mask)
+        ramp = np.linspace(-40, 60, feature_size[axis]).reshape(
+            [-1 if k == axis else 1 for k in range(len(feature_size))]
+        )
+        slopes = np.array([1, -1, 0.03], np.float32).reshape(3, *[1] * len(feature_size))
+        problem.features = problem.features + (slopes * ramp.astype(np.float32))[None]
+        check(problem)
 
 
 def test_planes_of_several_slabs() -> None:
@@ -132,6 +150,50 @@ def test_ties_everywhere(isa: str) -> None:
     check(problem)
     problem.resize = {"align_corners": True}
     check(problem)
+
+
+@pytest.mark.parametrize(
+    ("feature_size", "size"),
+    [((40,), (297,)), ((7, 11), (17, 71)), ((4, 10), (23, 59)), ((4, 5, 6), (17, 23, 19))],
+)
+@pytest.mark.parametrize("kind", ["checkerboard", "noise"])  # steps as large as can be, or any
+def test_thresholds_next_to_voxels(
+    feature_size: tuple[int, ...], size: tuple[int, ...], kind: str, isa: str
+) -> None:
+    # A look in fixed point must doubt every voxel that its roundings could move across
+    rng = np.random.default_rng(0)
+    board = np.indices(feature_size).sum(axis=0) % 2
+    plane = (board if kind == "checkerboard" else rng.normal(size=feature_size)).astype(np.float32)
+    values = reference.resize(plane[None, None], size)[0, 0]
+    chosen = rng.permutation(np.unique(values))[:800]
+    threshold = np.concatenate([chosen - 1e-9, chosen + 1e-9])
+    one = np.ones((1, 1))
+    prototypes = psf.Prototypes(threshold[None, None] + 1, threshold[None, None] - 1, one, one)
+    target = rng.random((1, 1, *size)) < 0.5
+    guide = psf.Guide(np.full((1, 1, *size), 0.5), target)
+    features = np.ascontiguousarray(np.broadcast_to(plane, (1, len(threshold), *feature_size)))
+    counts = guide.sa_counts(features, prototypes, groups="unit")
+    foreground = values > threshold.reshape(-1, *[1] * len(size))
+    axes = tuple(range(1, foreground.ndim))
+    np.testing.assert_array_equal(counts.predicted[0, :, 0], foreground.sum(axes))
+    np.testing.assert_array_equal(counts.tp[0, :, 0], (foreground & target[0]).sum(axes))
+
+
+@pytest.mark.parametrize(
+    ("feature_size", "size"),
+    [((100, 64), (1000, 640)), ((1, 7, 7), (90, 60, 60)), ((50,), (9000,))],
+)
+@pytest.mark.parametrize("mask", [None, "bool"])
+def test_every_voxel_in_doubt(
+    feature_size: tuple[int, ...], size: tuple[int, ...], mask: str | None
+) -> None:
+    problem = make_problem(feature_size, size, mask=mask, channels=16, dtype="float64")
+    guide = psf.Guide(*problem.guide)
+    expected = guide.sa_counts(problem.features, groups="unit")
+    # Fixed point cannot hold it; a power of two changes no decision
+    found = guide.sa_counts(problem.features * 2.0**-120, groups="unit")
+    np.testing.assert_array_equal(found.predicted, expected.predicted)
+    np.testing.assert_array_equal(found.tp, expected.tp)
 
 
 @pytest.mark.parametrize("groups", ["unit", "layer"])

@@ -18,13 +18,13 @@ std::int64_t most_rows(const std::vector<Slab>& slabs) {
 template <class T>
 class UnitSlabs {
  public:
-  UnitSlabs(const Problem<T>& problem, const Boundaries& boundaries,
-            const CellsOfReferences& references, std::int64_t rows)
+  UnitSlabs(const Problem<T>& problem, const Boundaries& boundaries, const ResizePlan& plan,
+            std::int64_t rows)
       : problem_(problem),
         boundaries_(boundaries),
-        counter_(problem.kernels, references, rows, problem.targets),
+        counter_(problem.kernels, problem.guide, plan, problem.asked, rows, problem.targets),
         tile_(problem, problem.tile),
-        row_(references.front()->from.n[2]),
+        row_(problem.from.n[2]),
         pitch_(rows * row_),
         values_(make_buffer<T>(problem.rows_of_t ? 0 : problem.tile * pitch_)),
         threshold_(problem.targets) {}
@@ -53,8 +53,7 @@ class UnitSlabs {
             unit_threshold<double>(boundaries_.weight[plane * problem_.channels + channel + i],
                                    boundaries_.boundary[group * targets + target]);
       }
-      counter_(slab, values, threshold_.data(), targets, image, image * targets,
-               &tally[i * problem_.pairs]);
+      counter_(slab, values, threshold_.data(), targets, image, 0, &tally[i * problem_.pairs]);
     }
   }
 
@@ -70,16 +69,15 @@ class UnitSlabs {
 
 template <class T>
 std::vector<Tally> count_units(const Problem<T>& problem, const Boundaries& boundaries,
-                               const CellsOfReferences& references) {
-  const Cells& cells = *references.front();
+                               const ResizePlan& plan) {
   const std::int64_t planes = problem.images * problem.tiles(), pairs = problem.pairs;
-  const std::vector<Slab> slabs = make_slabs(cells, 4 * max_threads() / planes + 1);
+  const std::vector<Slab> slabs = make_slabs(plan, 4 * max_threads() / planes + 1);
   const auto parts = static_cast<std::int64_t>(slabs.size());
   // [N, C, parts, T, asked]
   std::vector<Tally> tallies(problem.images * problem.channels * parts * pairs, Tally{0, 0});
-  const std::int64_t cost = (cells.from.voxels() + cells.to.voxels() / 8) * problem.tile / parts;
+  const std::int64_t cost = (plan.from.voxels() + plan.to.voxels() / 8) * problem.tile / parts;
   parallel_for(planes * parts, cost + 1, [&] {
-    return [&, units = UnitSlabs<T>(problem, boundaries, references, most_rows(slabs)),
+    return [&, units = UnitSlabs<T>(problem, boundaries, plan, most_rows(slabs)),
             tally = std::vector<Tally>(problem.tile * pairs)](std::int64_t task) mutable {
       const std::int64_t part = task % parts, image = task / parts / problem.tiles();
       const std::int64_t channel = task / parts % problem.tiles() * problem.tile;
@@ -96,18 +94,18 @@ std::vector<Tally> count_units(const Problem<T>& problem, const Boundaries& boun
 
 template <class T>
 std::vector<Tally> count_groups(const Problem<T>& problem, const Boundaries& boundaries,
-                                const CellsOfReferences& references) {
-  const Cells& cells = *references.front();
+                                const ResizePlan& plan) {
   const std::int64_t planes = problem.images * problem.groups, targets = problem.targets;
   const std::int64_t pairs = problem.pairs, asked = pairs / targets;
-  const std::vector<Slab> slabs = make_slabs(cells, 4 * max_threads() / planes + 1);
+  const std::vector<Slab> slabs = make_slabs(plan, 4 * max_threads() / planes + 1);
   const auto parts = static_cast<std::int64_t>(slabs.size());
-  const std::int64_t row = cells.from.n[2], pitch = most_rows(slabs) * row;
+  const std::int64_t row = plan.from.n[2], pitch = most_rows(slabs) * row;
   std::vector<Tally> tallies(planes * parts * pairs, Tally{0, 0});
-  const std::int64_t cost = pitch * problem.group_channels + cells.to.voxels() / parts;
+  const std::int64_t cost = pitch * problem.group_channels + plan.to.voxels() / parts;
   parallel_for(planes * parts, cost + 1, [&] {
     return [&, projector = Projector<T>(problem, boundaries),
-            counter = SlabCounter<double>(problem.kernels, references, most_rows(slabs), 1),
+            counter = SlabCounter<double>(problem.kernels, problem.guide, plan, problem.asked,
+                                          most_rows(slabs), 1),
             values = std::vector<double>(targets * pitch)](std::int64_t task) mutable {
       const Slab& slab = slabs[task % parts];
       const std::int64_t image = task / parts / problem.groups;
@@ -120,7 +118,7 @@ std::vector<Tally> count_groups(const Problem<T>& problem, const Boundaries& bou
         const Boundary& boundary =
             boundaries.boundary[(image * problem.groups + group) * targets + target];
         const UnitThreshold<double> threshold = {boundary.defined, true, boundary.threshold};
-        counter(slab, &values[target * pitch], &threshold, 1, image, image * targets + target,
+        counter(slab, &values[target * pitch], &threshold, 1, image, target,
                 &tallies[task * pairs + target * asked]);
       }
     };
@@ -132,11 +130,9 @@ std::vector<Tally> count_groups(const Problem<T>& problem, const Boundaries& bou
 
 template <class T>
 std::vector<Tally> count_resized(const Problem<T>& problem, const Boundaries& boundaries) {
-  CellsOfReferences references;
-  for (const int which : problem.asked)
-    references.push_back(problem.guide.cells(problem.resize, which));
-  return problem.group_channels == 1 ? count_units(problem, boundaries, references)
-                                     : count_groups(problem, boundaries, references);
+  const std::shared_ptr<const ResizePlan> plan = problem.guide.plan(problem.resize);
+  return problem.group_channels == 1 ? count_units(problem, boundaries, *plan)
+                                     : count_groups(problem, boundaries, *plan);
 }
 
 template std::vector<Tally> count_resized(const Problem<float>&, const Boundaries&);

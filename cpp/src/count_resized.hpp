@@ -6,7 +6,7 @@
 
 namespace protoseg {
 
-// Tallies [N, G, T, asked] of features of another size; see cells.hpp.
+// Tallies [N, G, T, asked] of features of another size; see slab.hpp.
 template <class T>
 std::vector<Tally> count_resized(const Problem<T>& problem, const Boundaries& boundaries);
 

@@ -3,9 +3,9 @@
 #include <cmath>
 #include <limits>
 
-#include "cells.hpp"
 #include "dispatch.hpp"
 #include "parallel.hpp"
+#include "resize_plan.hpp"
 #include "validate.hpp"
 
 namespace protoseg {
@@ -216,15 +216,14 @@ std::int64_t GuideState::bytes() const {
   const std::lock_guard<std::mutex> lock(mutex);
   for (const auto& entry : float_weights) total += entry.second->bytes;
   for (const auto& entry : double_weights) total += entry.second->bytes;
-  for (const auto& entry : resized_cells) total += entry.second->bytes();
+  for (const auto& entry : plans) total += entry.second->bytes();
   return total;
 }
 
-std::shared_ptr<const Cells> GuideState::cells(const Resize& resize, int which) const {
+std::shared_ptr<const ResizePlan> GuideState::plan(const Resize& resize) const {
   const std::lock_guard<std::mutex> lock(mutex);
-  std::shared_ptr<const Cells>& kept =
-      resized_cells[{resize, static_cast<int>(std::min<std::int64_t>(which, references - 1))}];
-  if (!kept) kept = std::make_shared<const Cells>(*this, resize, which);
+  std::shared_ptr<const ResizePlan>& kept = plans[resize];
+  if (!kept) kept = std::make_shared<const ResizePlan>(extent, resize);
   return kept;
 }
 

@@ -49,7 +49,7 @@ struct Resize {
   }
 };
 
-struct Cells;
+struct ResizePlan;
 
 struct GuideState {
   TensorView pred, mask;  // borrowed
@@ -91,8 +91,8 @@ struct GuideState {
   template <class T>
   std::shared_ptr<const Weights<T>> weights(const Kernels& kernels, const Resize& resize) const;
 
-  // What counting at a feature size needs, prepared once and kept.
-  std::shared_ptr<const Cells> cells(const Resize& resize, int which) const;
+  // How maps of a feature size are resized, prepared once and kept.
+  std::shared_ptr<const ResizePlan> plan(const Resize& resize) const;
 
   std::int64_t bytes() const;
 
@@ -105,7 +105,7 @@ struct GuideState {
   mutable std::mutex mutex;
   mutable std::map<Resize, std::shared_ptr<const Weights<float>>> float_weights;
   mutable std::map<Resize, std::shared_ptr<const Weights<double>>> double_weights;
-  mutable std::map<std::pair<Resize, int>, std::shared_ptr<const Cells>> resized_cells;
+  mutable std::map<Resize, std::shared_ptr<const ResizePlan>> plans;
 };
 
 // Pointers to the weights of a block, wherever they come from. One per thread.

@@ -6,12 +6,12 @@
 // otherwise become everyone's copy.
 #include "kernels.hpp"
 
+#include "fixed_point.hpp"
 #include "gradient_loops.hpp"
 #include "lanes.hpp"
 #include "protoseg/resize.hpp"
 #include "protoseg/rule.hpp"
 #include "reading.hpp"
-#include "tiles.hpp"
 #include "weighted_sums.hpp"
 
 namespace protoseg {
@@ -297,10 +297,11 @@ const Kernels PROTOSEG_JOIN(kernels_, PROTOSEG_ISA) = {
     span<double>,
     quantise_float,
     quantise_double,
-    corner_bits,
-    classify,
-    resize_coarse,
-    {count_tiles_of<8>(), count_tiles_of<16>(), count_tiles_of<32>(), count_tiles_of<64>()},
+    row_spans,
+    resize_rows,
+    blend_rows,
+    count_slices,
+    count_whole,
     spread,
     combine<float>,
     combine<double>,

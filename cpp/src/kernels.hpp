@@ -60,61 +60,52 @@ struct Soon {
 // multiples of 2^-15.
 constexpr double coarse_steps = 32000.0;
 
-// In which order fixed point takes the octets of a word: the second and third of every four change
-// places, so that packing two registers into one, half by half, puts them in order again.
-[[maybe_unused]] PROTOSEG_INLINE std::int64_t octet_at(std::int64_t place) {
-  return (place & ~std::int64_t{3}) | (place & 1) << 1 | (place >> 1 & 1);
-}
-
-// The taps of a row's outputs along x: octet o reads from row + first[o] on.
-struct OctetTaps {
+// The taps of a row's outputs along x, in octets. What is read behind a row has no weight.
+struct RowTaps {
+  std::int64_t octets;                // a multiple of four
   bool near;                          // every two octets have the same `first`
   const std::int64_t* first;          // [octets]
-  const std::int32_t* index;          // [octets, 8]: lower tap after `first`, below 8
-  const std::uint8_t* bytes;          // [octets, 16]: the same as the bytes of 16-bit values
-  const std::int16_t* coarse_weight;  // [octets, 8]
+  const std::uint8_t* bytes;          // [octets, 16]: lower taps after `first`, as bytes of values
+  const std::int64_t* first_of_four;  // [octets / 4]
+  const std::int16_t* index;          // [octets, 8]: lower taps after `first_of_four`, below 32
+  const std::int16_t* weight;         // [octets, 8]
 };
 
-// Neighbouring tiles of a resized map in fixed point, between four feature rows that were resized
-// along x: corner[2 z + y]. A word holds word_bits / columns rows of a tile.
-struct TileRun {
-  const std::int16_t* corner[4];  // octets of tiles of 32 and more columns as octet_at has them
-  const std::int16_t* z_weight;   // [slices]
-  const std::int16_t* y_weight;  // [words, 64]: of the row of each bit, octets as octet_at has them
-  // What counts: word `w` of slice `z` of tile `t` at t valid_per_tile + z valid_per_slice + w.
-  const std::uint64_t* valid;
-  std::int64_t valid_per_tile, valid_per_slice;
-  const std::uint64_t* actual[2];  // each [tiles, slices, words]; the second may be null
-  std::int64_t tiles, slices;
-  std::int64_t words;   // per slice
-  std::int16_t level;   // the threshold
+// Rows from `first` on.
+struct CoarseRows {
+  const std::int16_t* values;
+  std::int64_t pitch, first;
+};
+
+// Output slices [begin, end) of a resized map between two feature slices, which have been resized
+// along the other axes, in fixed point; each followed by word_bits values of no meaning.
+struct SliceInterval {
+  const std::int16_t *lower, *upper;
+  std::int64_t begin, end;
+};
+
+// Voxels [0, voxels) of all output slices of some intervals.
+struct SliceRun {
+  const SliceInterval* intervals;
+  std::int64_t count, voxels;
+  const std::int16_t* weight;  // of an output slice
+  References references;
+  std::int64_t first_bit, slice_bits;  // of slice 0's first voxel; from slice to slice
+  std::int16_t level;                  // the threshold
   std::int16_t doubt;   // a value this near to the level may lie on either side; a few steps
   std::uint64_t below;  // ones: the foreground lies below the level
 };
 
 // Of one map, and two references.
-struct TileTally {
+struct MapTally {
   std::int64_t predicted;
   std::int64_t tp[2];
 };
 
-// Voxels of a word of a run: of which tile, in which of its slices.
+// Voxels of an output slice from `first` on, a bit each.
 struct DoubtfulVoxels {
-  std::int64_t tile, slice, word;
+  std::int64_t slice, first;
   std::uint64_t voxels;
-};
-
-using CountTileRun = std::int64_t (*)(const TileRun&, TileTally*, DoubtfulVoxels* doubtful);
-struct CountTiles {
-  // [flat: one slice, between two feature rows][single: one word a tile and slice]
-  CountTileRun of[2][2];
-};
-
-// The feature columns that each block of a line lies between, as bits of two neighbouring words.
-struct BlockCorners {
-  const std::int64_t* word;
-  const std::uint64_t *low, *high;  // bits of word[b] and of the next one
-  bool one_word;                    // word is 0 and high is 0 everywhere
 };
 
 struct Kernels {
@@ -173,21 +164,24 @@ struct Kernels {
   void (*sample)(const double* row, const std::int64_t* lower, const std::int64_t* upper,
                  const double* weight, std::int64_t n, double* out);
 
-  // Counting a resized map: see tiles.hpp.
+  // Counting a resized map: see fixed_point.hpp.
   void (*span_float)(const float* f, std::int64_t n, double* lowest, double* highest);
   void (*span_double)(const double* f, std::int64_t n, double* lowest, double* highest);
   void (*quantise_float)(const float* f, double offset, double scale, std::int64_t n,
                          std::int16_t* out);
   void (*quantise_double)(const double* f, double offset, double scale, std::int64_t n,
                           std::int16_t* out);
-  void (*corner_bits)(const std::int16_t* x, std::int16_t level, std::int16_t doubt, bool below,
-                      std::int64_t rows, std::int64_t n, std::uint64_t* all, std::uint64_t* any);
-  void (*classify)(const std::uint64_t* all, const std::uint64_t* any, const BlockCorners&,
-                   std::int64_t first, std::int64_t blocks, std::uint64_t* full,
-                   std::uint64_t* open);
-  void (*resize_coarse)(const std::int16_t* row, const OctetTaps&, std::int64_t octets,
-                        std::int16_t* out);
-  CountTiles count_tiles[4];  // by the columns of a tile: 8, 16, 32 or 64
+  void (*row_spans)(const std::int16_t* x, std::int64_t rows, std::int64_t n, std::int16_t* lowest,
+                    std::int16_t* highest);
+  // Rows of n values resized along x, written `pitch` apart, one after the other; then rows of n of
+  // these along y, with taps [rows]. Both write whole registers: up to 31 values too many.
+  void (*resize_rows)(const std::int16_t* x, std::int64_t rows, std::int64_t n, const RowTaps&,
+                      std::int16_t* out, std::int64_t pitch);
+  void (*blend_rows)(const CoarseRows&, const std::int64_t* lower, const std::int64_t* upper,
+                     const std::int16_t* weight, std::int64_t rows, std::int64_t n,
+                     std::int16_t* out);
+  std::int64_t (*count_slices)(const SliceRun&, MapTally*, DoubtfulVoxels* doubtful);
+  void (*count_whole)(const References&, std::int64_t first_bit, std::int64_t n, MapTally*);
   // The adjoint of taps: lower += the sum of lower_share[r] x[r], upper += that of upper_share[r]
   // x[r], over rows x[r] of n values, `pitch` apart.
   void (*spread)(const double* x, std::int64_t pitch, const double* lower_share,

@@ -35,27 +35,22 @@ PROTOSEG_INLINE Shorts multiply_rounded(Shorts a, Shorts w) {
 #endif
 }
 
-// Bit k of the result: mask a, then mask b, has ones at k.
-PROTOSEG_INLINE std::uint64_t mask_bits(Shorts a, Shorts b) {
+// Of all values of a register.
+PROTOSEG_INLINE std::int16_t lowest_of(Shorts x) {
 #if defined(__AVX2__)
-  const __m256i bytes = _mm256_packs_epi16(__m256i(a), __m256i(b));
-  return static_cast<std::uint32_t>(_mm256_movemask_epi8(_mm256_permute4x64_epi64(bytes, 0xd8)));
-#elif defined(__SSE2__)
-  return static_cast<std::uint32_t>(_mm_movemask_epi8(_mm_packs_epi16(__m128i(a), __m128i(b))));
+  const __m128i half =
+      _mm_min_epi16(_mm256_castsi256_si128(__m256i(x)), _mm256_extracti128_si256(__m256i(x), 1));
+  const __m128i flip = _mm_set1_epi16(-0x8000);  // the instruction compares unsigned numbers
+  return static_cast<std::int16_t>(
+      _mm_cvtsi128_si32(_mm_xor_si128(_mm_minpos_epu16(_mm_xor_si128(half, flip)), flip)));
 #else
-  std::uint64_t bits = 0;
-  for (int k = 0; k < shorts; ++k)
-    bits |= (std::uint64_t{a[k] != 0} << k) | (std::uint64_t{b[k] != 0} << (shorts + k));
-  return bits;
+  std::int16_t least = x[0];
+  for (int k = 1; k < shorts; ++k) least = x[k] < least ? x[k] : least;
+  return least;
 #endif
 }
-// Of word_bits masks.
-PROTOSEG_INLINE std::uint64_t masks_word(const Shorts mask[word_bits / shorts]) {
-  std::uint64_t word = 0;
-#pragma GCC unroll 4
-  for (int v = 0; v < word_bits / shorts; v += 2)
-    word |= mask_bits(mask[v], mask[v + 1]) << (v * shorts);
-  return word;
+PROTOSEG_INLINE std::int16_t highest_of(Shorts x) {  // -1 - x is the highest where x is lowest
+  return static_cast<std::int16_t>(-1 - lowest_of(-1 - x));
 }
 
 // The octet at `x`, as often as a register takes it.
@@ -74,17 +69,16 @@ struct ByteWord {
 };
 PROTOSEG_INLINE Bytes splat_byte(std::int8_t x) { return x - Bytes{}; }
 
-// Values beyond -128 and 127 become these. Octets of x are in the order of octet_at, those of the
-// result in order.
+// Values beyond -128 and 127 become these.
 PROTOSEG_INLINE ByteWord narrowed(const Shorts x[word_bits / shorts]) {
   ByteWord word;
 #pragma GCC unroll 4
   for (int r = 0; r < byte_registers; ++r) {
-#if defined(__AVX2__)  // packs half by half
-    word.part[r] = Bytes(_mm256_packs_epi16(__m256i(x[2 * r]), __m256i(x[2 * r + 1])));
-#else
-    const Shorts a = x[octet_at(2 * r)], b = x[octet_at(2 * r + 1)];
-#if defined(__SSE2__)
+    const Shorts a = x[2 * r], b = x[2 * r + 1];
+#if defined(__AVX2__)  // packs half by half: put the octets in order again
+    word.part[r] =
+        Bytes(_mm256_permute4x64_epi64(_mm256_packs_epi16(__m256i(a), __m256i(b)), 0xd8));
+#elif defined(__SSE2__)
     word.part[r] = Bytes(_mm_packs_epi16(__m128i(a), __m128i(b)));
 #else
     const auto clamped = [](std::int16_t v) {
@@ -94,7 +88,6 @@ PROTOSEG_INLINE ByteWord narrowed(const Shorts x[word_bits / shorts]) {
       word.part[r][k] = clamped(a[k]);
       word.part[r][shorts + k] = clamped(b[k]);
     }
-#endif
 #endif
   }
   return word;
@@ -118,13 +111,11 @@ PROTOSEG_INLINE std::uint64_t negative_bits(const ByteWord& word) {
   return bits;
 }
 
-// Mask: a < limit, as unsigned numbers.
-PROTOSEG_INLINE Bytes below(Bytes a, Bytes limit) {
-  return Bytes(UnsignedBytes(a) < UnsignedBytes(limit));
-}
+// As unsigned numbers: which are below the limit, and whether any is.
 PROTOSEG_INLINE std::uint64_t bits_below(const ByteWord& word, Bytes limit) {
   ByteWord mask;
-  for (int r = 0; r < byte_registers; ++r) mask.part[r] = below(word.part[r], limit);
+  for (int r = 0; r < byte_registers; ++r)
+    mask.part[r] = Bytes(UnsignedBytes(word.part[r]) < UnsignedBytes(limit));
   return negative_bits(mask);
 }
 PROTOSEG_INLINE bool any_below(const ByteWord& word, Bytes limit) {
@@ -141,6 +132,48 @@ PROTOSEG_INLINE bool any_below(const ByteWord& word, Bytes limit) {
   return bits_below(word, limit) != 0;
 #endif
 }
+
+// What a word is decided with: bytes, or as many shorts where instructions turn them into bits.
+#if defined(__AVX512BW__)
+constexpr int wide_shorts = 32;
+typedef std::int16_t WideShorts __attribute__((vector_size(64)));
+struct WordValues {
+  __m512i part[2];
+};
+typedef __m512i WordLimit;
+PROTOSEG_INLINE WideShorts multiply_rounded(WideShorts a, WideShorts w) {
+  return WideShorts(_mm512_mulhrs_epi16(__m512i(a), __m512i(w)));
+}
+PROTOSEG_INLINE WordValues word_values(const WideShorts x[2]) {
+  return {{__m512i(x[0]), __m512i(x[1])}};
+}
+PROTOSEG_INLINE WordLimit word_limit(int x) {
+  return _mm512_set1_epi16(static_cast<std::int16_t>(x));
+}
+PROTOSEG_INLINE std::uint64_t both_masks(__mmask32 low, __mmask32 high) {
+  return _mm512_kunpackd(high, low);
+}
+PROTOSEG_INLINE std::uint64_t negative_bits(const WordValues& word) {
+  return both_masks(_mm512_movepi16_mask(word.part[0]), _mm512_movepi16_mask(word.part[1]));
+}
+PROTOSEG_INLINE std::uint64_t bits_below(const WordValues& word, WordLimit limit) {
+  return both_masks(_mm512_cmplt_epu16_mask(word.part[0], limit),
+                    _mm512_cmplt_epu16_mask(word.part[1], limit));
+}
+PROTOSEG_INLINE bool any_below(const WordValues& word, WordLimit limit) {
+  return _mm512_cmplt_epu16_mask(_mm512_min_epu16(word.part[0], word.part[1]), limit) != 0;
+}
+#else
+constexpr int wide_shorts = shorts;
+typedef Shorts WideShorts;
+typedef ByteWord WordValues;
+typedef Bytes WordLimit;
+PROTOSEG_INLINE WordValues word_values(const WideShorts x[word_bits / shorts]) {
+  return narrowed(x);
+}
+PROTOSEG_INLINE WordLimit word_limit(int x) { return splat_byte(static_cast<std::int8_t>(x)); }
+#endif
+PROTOSEG_INLINE WideShorts splat_wide(std::int16_t x) { return x - WideShorts{}; }
 
 // The values of two registers, to the nearest integers; of magnitude below 2^15.
 PROTOSEG_INLINE void store_rounded(std::int16_t* out, FloatVec x, FloatVec y) {

@@ -6,32 +6,15 @@
 namespace protoseg {
 namespace {
 
-// Values of a slab, at feature and at output resolution along x.
-constexpr std::int64_t slab_values = std::int64_t{1} << 17;
+// Feature values of a slab.
+constexpr std::int64_t slab_values = std::int64_t{1} << 16;
+
+// Slices counted together, and words of a slice times slices.
+constexpr std::int64_t run_slices = 16, run_words = 4096;
+static_assert(run_slices >= ResizePlan::longest_interval, "an interval is counted together");
 
 // A value in fixed point errs by 1/2, and by the float arithmetic that leads there.
 constexpr double coarse_error = 0.51;
-
-// Evaluating up to three tiles more is cheaper than starting anew.
-std::uint64_t fill_gaps(std::uint64_t tiles) {
-  std::uint64_t wide = tiles | tiles << 1;
-  wide |= wide << 2;
-  std::uint64_t filled = wide & wide >> 1;
-  filled &= filled >> 2;
-  return tiles | filled;
-}
-
-// Calls f(begin, end) for every run of ones.
-template <class F>
-void for_each_run(std::uint64_t bits, F f) {
-  while (bits != 0) {
-    const int begin = __builtin_ctzll(bits);
-    const std::uint64_t rest = ~(bits >> begin);
-    const int end = rest == 0 ? word_bits : begin + __builtin_ctzll(rest);
-    f(begin, end);
-    bits = end >= word_bits ? 0 : bits >> end << end;
-  }
-}
 
 void span(const Kernels& kernels, const float* f, std::int64_t n, double* lowest, double* highest) {
   kernels.span_float(f, n, lowest, highest);
@@ -49,88 +32,75 @@ void quantise(const Kernels& kernels, const double* f, double offset, double sca
   kernels.quantise_double(f, offset, scale, n, out);
 }
 
+// What kernels read behind the last value has no weight, but must have been written.
+Buffer<std::int16_t> make_zeros(std::int64_t n) {
+  Buffer<std::int16_t> zeros = make_buffer<std::int16_t>(n);
+  std::fill_n(zeros.get(), n, std::int16_t{0});
+  return zeros;
+}
+
+std::int64_t slice_words(const ResizePlan& plan) { return plan.most_band_voxels() / word_bits + 1; }
+
 }  // namespace
 
-std::vector<Slab> make_slabs(const Cells& cells, std::int64_t parts) {
-  const std::int64_t n1 = cells.from.n[1];
-  const bool along_y = cells.from.n[0] == 1;
-  const std::vector<Interval>& axis = along_y ? cells.y : cells.z;
-  const auto count = static_cast<std::int64_t>(axis.size());
-  const std::int64_t rows_each = along_y ? 1 : n1;
-  const std::int64_t row_values = std::max(cells.from.n[2], cells.blocks * cells.columns);
-  const std::int64_t most_rows = std::max<std::int64_t>(2, slab_values / row_values / rows_each);
-  const std::int64_t most_cells = (count + parts - 1) / parts;
+std::vector<Slab> make_slabs(const ResizePlan& plan, std::int64_t parts) {
+  const std::int64_t rows_each = plan.from.n[1];
+  const auto count = static_cast<std::int64_t>(plan.slices.size());
+  // Of a flat map, all resized rows are held.
+  const std::int64_t held = plan.is_flat() ? plan.to.n[2] : 0;
+  const std::int64_t most_slices =
+      std::max<std::int64_t>(2, slab_values / std::max(plan.from.n[2] * rows_each, held));
+  const std::int64_t most_intervals = (count + parts - 1) / parts;
   std::vector<Slab> slabs;
   for (std::int64_t begin = 0, end; begin < count; begin = end) {
-    const std::int64_t lower = axis[begin].lower;
-    for (end = begin + 1;
-         end < count && end - begin < most_cells && axis[end].upper - lower < most_rows;)
+    const std::int64_t lower = plan.slices[begin].lower;
+    for (end = begin + 1; end < count && end - begin < most_intervals &&
+                          plan.slices[end].upper - lower < most_slices;)
       ++end;
-    const std::int64_t rows = (axis[end - 1].upper - lower + 1) * rows_each;
-    const auto y_cells = static_cast<std::int64_t>(cells.y.size());
-    if (along_y)
-      slabs.push_back({0, 1, begin, end, lower, rows});
-    else
-      slabs.push_back({begin, end, 0, y_cells, lower * n1, rows});
+    const std::int64_t slices = plan.slices[end - 1].upper - lower + 1;
+    slabs.push_back({begin, end, lower * rows_each, slices * rows_each});
   }
   return slabs;
 }
 
 template <class V>
-SlabCounter<V>::SlabCounter(const Kernels& kernels, const CellsOfReferences& references,
-                            std::int64_t most_rows, std::int64_t most_thresholds)
+SlabCounter<V>::SlabCounter(const Kernels& kernels, const GuideState& guide, const ResizePlan& plan,
+                            const std::vector<int>& asked, std::int64_t most_rows,
+                            std::int64_t most_thresholds)
     : kernels_(kernels),
-      references_(references),
-      cells_(*references.front()),
-      corners_(cells_.corners()),
-      octets_(cells_.octets()),
-      column_bits_(__builtin_ctzll(cells_.columns)),
-      count_tiles_(kernels.count_tiles[column_bits_ - 3]),
-      n_(cells_.from.n[2]),
-      words_((n_ + word_bits - 1) / word_bits),
-      padded_(cells_.blocks * cells_.columns),
-      most_open_columns_(2 * n_ / std::max<std::int64_t>(6, n_ / cells_.blocks + 1)),
+      guide_(guide),
+      plan_(plan),
+      asked_(asked),
+      row_taps_(plan.row_taps()),
+      n_(plan.from.n[2]),
       looks_(most_thresholds),
       coarse_(make_buffer<std::int16_t>(most_rows * n_ + word_bits)),
-      slots_(cells_.from.n[0] == 1 ? 2 : 2 * cells_.from.n[1]),
-      resized_(make_buffer<std::int16_t>(slots_ * padded_)),
-      held_(slots_),
-      all_(words_ + 1),
-      any_(words_ + 1),
-      doubtful_(cells_.most_line_words()) {
-  for (Look& look : looks_) {
-    look.all.resize(most_rows * words_);
-    look.any.resize(most_rows * words_);
-  }
-}
+      lowest_(make_buffer<std::int16_t>(most_rows)),
+      highest_(make_buffer<std::int16_t>(most_rows)),
+      span_lowest_(make_buffer<std::int16_t>(plan.from.n[1])),
+      span_highest_(make_buffer<std::int16_t>(plan.from.n[1])),
+      row_pitch_(plan.row_pitch()),
+      slice_pitch_(plan.most_band_voxels() + 2 * word_bits),
+      row_(make_zeros((plan.is_flat() ? most_rows : plan.most_band_rows()) * row_pitch_ +
+                      word_bits)),
+      slice_(make_zeros(plan.is_flat() ? 0 : 2 * slice_pitch_)),
+      most_open_slices_(std::max(run_slices, run_words / slice_words(plan))),
+      doubtful_(make_buffer<DoubtfulVoxels>(slice_words(plan) * most_open_slices_)) {}
 
 template <class V>
 void SlabCounter<V>::operator()(const Slab& slab, const V* values,
                                 const UnitThreshold<double>* thresholds, std::int64_t count,
-                                std::int64_t image, std::int64_t first_plane, Tally* tally) {
+                                std::int64_t image, std::int64_t first_target, Tally* tally) {
   values_ = values;
-  image_ = image;
-  for (std::int64_t i = 0; i < count; ++i) looks_[i].plane = first_plane + i;
+  slab_ = &slab;
+  for (std::int64_t i = 0; i < count; ++i)
+    looks_[i].references = guide_.compared(asked_, image, first_target + i);
   look(slab, thresholds, count);
-  const auto y_cells = static_cast<std::int64_t>(cells_.y.size());
-  const std::int64_t n1 = cells_.from.n[1];
-  for (std::int64_t z = slab.z_begin; z < slab.z_end; ++z) {
-    const std::int64_t row[2] = {cells_.z[z].lower * n1 - slab.first_row,
-                                 cells_.z[z].upper * n1 - slab.first_row};
-    // Slices take turns; of a flat map, rows do. No division per line.
-    const std::int64_t slot[2] = {row[0] % slots_, row[1] % slots_};
-    for (std::int64_t y = slab.y_begin; y < slab.y_end; ++y) {
-      const Line& line = cells_.lines[z * y_cells + y];
-      for (int k = 0; k < 4; ++k) {
-        const std::int64_t below = k % 2 == 0 ? line.y->lower : line.y->upper;
-        corner_row_[k] = row[k / 2] + below;
-        corner_slot_[k] = slots_ == 2 ? corner_row_[k] % 2 : slot[k / 2] + below;
-      }
-      for (std::int64_t i = 0; i < count; ++i)
-        if (thresholds[i].anything) count_line(line, looks_[i]);
-    }
-  }
-  const std::size_t asked = references_.size();
+  if (plan_.is_flat())
+    count_flat(slab, count);
+  else
+    for (const Band& band : plan_.bands) count_band(slab, band, count);
+  const std::size_t asked = asked_.size();
   for (std::int64_t i = 0; i < count; ++i)
     for (std::size_t k = 0; k < asked; ++k) {
       tally[i * asked + k].predicted += looks_[i].sum.predicted;
@@ -138,7 +108,7 @@ void SlabCounter<V>::operator()(const Slab& slab, const V* values,
     }
 }
 
-// The map in fixed point, and everything that is known of its corners.
+// The map in fixed point, and the extremes of its rows.
 template <class V>
 void SlabCounter<V>::look(const Slab& slab, const UnitThreshold<double>* thresholds,
                           std::int64_t count) {
@@ -152,161 +122,233 @@ void SlabCounter<V>::look(const Slab& slab, const UnitThreshold<double>* thresho
   offset_ = count == 1 ? std::clamp(thresholds->threshold, lowest, highest) : middle;
   if (std::is_same_v<V, float>) offset_ = static_cast<double>(static_cast<float>(offset_));
   scale_ = usable ? static_cast<double>(static_cast<float>(coarse_steps / range)) : 0.0;
-  if (usable) quantise(kernels_, values_, offset_, scale_, slab.rows * n_, coarse_.get());
-  // What kernels may read behind the last row has no weight, but must not be out of range.
-  std::fill_n(coarse_.get() + slab.rows * n_, word_bits, std::int16_t{0});
-  std::fill(held_.begin(), held_.end(), -1);
+  if (usable) {
+    quantise(kernels_, values_, offset_, scale_, slab.rows * n_, coarse_.get());
+    std::fill_n(coarse_.get() + slab.rows * n_, word_bits, std::int16_t{0});
+    kernels_.row_spans(coarse_.get(), slab.rows, n_, lowest_.get(), highest_.get());
+  }
   for (std::int64_t i = 0; i < count; ++i) {
     looks_[i].threshold = thresholds[i];
-    if (thresholds[i].anything) look_at(looks_[i], slab, lowest, highest);
     looks_[i].sum = {0, {0, 0}};
+    if (thresholds[i].anything && usable) look_at(looks_[i], lowest, highest);
   }
 }
 
 template <class V>
-void SlabCounter<V>::look_at(Look& look, const Slab& slab, double lowest, double highest) {
-  const double threshold = look.threshold.threshold;
-  if (scale_ == 0.0) return;
+void SlabCounter<V>::look_at(Look& look, double lowest, double highest) const {
   // Beyond all values by 4, the exact level does not matter.
-  const double exact = std::clamp(scale_ * (threshold - offset_), scale_ * (lowest - offset_) - 4.0,
-                                  scale_ * (highest - offset_) + 4.0);
+  const double exact =
+      std::clamp(scale_ * (look.threshold.threshold - offset_), scale_ * (lowest - offset_) - 4.0,
+                 scale_ * (highest - offset_) + 4.0);
   look.level = static_cast<std::int16_t>(std::lround(exact));
   const double error = coarse_error + std::fabs(exact - look.level);
   look.corner_doubt = static_cast<std::int16_t>(error);
-  for (int flat = 0; flat < 2; ++flat)
-    look.doubt[flat] = static_cast<std::int16_t>(error + cells_.coarse_error[flat]);
-  kernels_.corner_bits(coarse_.get(), look.level, look.corner_doubt, !look.threshold.above,
-                       slab.rows, n_, look.all.data(), look.any.data());
+  look.doubt = static_cast<std::int16_t>(error + plan_.coarse_error);
 }
 
-// Decides what the corners of a line's tiles decide, and evaluates the rest.
+// Slices are rows. Decides what corners decide, and evaluates the rest, in runs of intervals.
 template <class V>
-void SlabCounter<V>::count_line(const Line& line, Look& look) {
-  if (scale_ == 0.0) return count_run(line, 0, cells_.blocks, look);
-  std::int64_t open_columns = 0;
-  std::uint64_t anything = 0;
-  for (std::int64_t w = 0; w < words_; ++w) {
-    std::uint64_t all = ~std::uint64_t{0}, any = 0;
-    for (int k = 0; k < (line.flat ? 2 : 4); ++k) {
-      all &= look.all[corner_row_[k] * words_ + w];
-      any |= look.any[corner_row_[k] * words_ + w];
+void SlabCounter<V>::count_flat(const Slab& slab, std::int64_t count) {
+  const Interval* slices = plan_.slices.data();
+  if (scale_ != 0.0) resize_rows(0, slab.rows, row_.get(), row_pitch_);
+  intervals_.clear();
+  for (std::int64_t z = slab.begin; z < slab.end; ++z) {
+    const auto row = [&](std::int64_t k) { return row_.get() + (k - slab.first_row) * row_pitch_; };
+    intervals_.push_back(
+        {row(slices[z].lower), row(slices[z].upper), slices[z].begin, slices[z].end});
+  }
+  for (std::int64_t i = 0; i < count; ++i) {
+    Look& look = looks_[i];
+    if (!look.threshold.anything) continue;
+    const auto side_of = [&](std::int64_t z) {
+      return side(look, slices[z].lower - slab.first_row, slices[z].upper - slab.first_row);
+    };
+    for (std::int64_t z = slab.begin, end; z < slab.end; z = end) {
+      const Side here = side_of(z);
+      const std::int64_t last = slices[z].begin + most_open_slices_;
+      for (end = z + 1; end < slab.end && slices[end].end <= last && side_of(end) == here;) ++end;
+      if (here == Side::foreground)
+        count_whole({0, 0, slices[z].begin, slices[end - 1].end}, 0, 1, look);
+      else if (here == Side::open)
+        count_open(&intervals_[z - slab.begin], end - z, 0, 1, look);
     }
-    all_[w] = all;
-    any_[w] = any;
-    anything |= any;
-    open_columns += __builtin_popcountll(any & ~all);
-  }
-  if (anything == 0) return;
-  // Corners decide a tile if none of its columns is open. Where a tile has two of them on average,
-  // or a third of all are, that is too rare to look for.
-  if (open_columns > most_open_columns_) return count_run(line, 0, cells_.blocks, look);
-  for (std::int64_t first = 0; first < cells_.blocks; first += word_bits) {
-    const std::int64_t blocks = std::min<std::int64_t>(word_bits, cells_.blocks - first);
-    std::uint64_t full, open;
-    kernels_.classify(all_.data(), any_.data(), corners_, first, blocks, &full, &open);
-    open = fill_gaps(open | cells_.too_wide[first / word_bits]) & low_bits(blocks);
-    for_each_run(full & ~open, [&](std::int64_t begin, std::int64_t end) {
-      count_totals(line, first + begin, first + end, look);
-    });
-    for_each_run(open, [&](std::int64_t begin, std::int64_t end) {
-      count_run(line, first + begin, first + end, look);
-    });
   }
 }
 
-// Tiles that are all foreground.
+// The same in runs of rows between two feature slices.
 template <class V>
-void SlabCounter<V>::count_totals(const Line& line, std::int64_t begin, std::int64_t end,
-                                  Look& look) const {
-  const auto lines = static_cast<std::int64_t>(cells_.lines.size());
-  const std::int64_t index = &line - cells_.lines.data();
-  const std::int64_t at = (look.plane * lines + index) * (cells_.blocks + 1);
-  for (std::size_t k = 0; k < references_.size(); ++k) {
-    const TileTotal* before = &references_[k]->before[at];
-    if (k == 0) look.sum.predicted += before[end].voxels - before[begin].voxels;
-    look.sum.tp[k] += before[end].actual - before[begin].actual;
+void SlabCounter<V>::count_band(const Slab& slab, const Band& band, std::int64_t count) {
+  held_[0] = held_[1] = -1;
+  for (std::int64_t z = slab.begin; z < slab.end; ++z) {
+    const Interval& slices = plan_.slices[z];
+    if (scale_ != 0.0) span_rows(slices);
+    for (std::int64_t i = 0; i < count; ++i) {
+      Look& look = looks_[i];
+      if (!look.threshold.anything) continue;
+      const auto side_of = [&](std::int64_t y) {
+        return side(look, plan_.rows[y].lower, plan_.rows[y].upper);
+      };
+      for (std::int64_t begin = band.begin, end; begin < band.end; begin = end) {
+        const Side here = side_of(begin);
+        for (end = begin + 1; end < band.end && side_of(end) == here;) ++end;
+        const std::int64_t first = plan_.rows[begin].begin, last = plan_.rows[end - 1].end;
+        if (here == Side::foreground) count_whole(slices, first, last, look);
+        if (here != Side::open) continue;
+        SliceInterval interval = {nullptr, nullptr, slices.begin, slices.end};
+        if (scale_ != 0.0) {
+          const std::int64_t skipped = (first - plan_.rows[band.begin].begin) * plan_.to.n[2];
+          interval.lower = resized_slice(slices.lower, band) + skipped;
+          interval.upper = resized_slice(slices.upper, band) + skipped;
+        }
+        count_open(&interval, 1, first, last, look);
+      }
+    }
   }
 }
 
+// Extremes of the feature rows of both slices.
 template <class V>
-void SlabCounter<V>::count_run(const Line& line, std::int64_t begin, std::int64_t end, Look& look) {
-  const std::int64_t at = line.first_word + begin * line.tile_words();
-  cells_.set_valid(image_, line, begin, &run_);
-  for (std::size_t k = 0; k < references_.size(); ++k)
-    run_.actual[k] = &references_[k]->actual[look.plane * cells_.tile_words + at];
-  run_.tiles = end - begin;
+void SlabCounter<V>::span_rows(const Interval& slices) {
+  const std::int64_t n = plan_.from.n[1];
+  const std::int64_t lower = slices.lower * n - slab_->first_row;
+  const std::int64_t upper = slices.upper * n - slab_->first_row;
+  for (std::int64_t y = 0; y < n; ++y) {
+    span_lowest_[y] = std::min(lowest_[lower + y], lowest_[upper + y]);
+    span_highest_[y] = std::max(highest_[lower + y], highest_[upper + y]);
+  }
+}
+
+// Of what lies between rows whose extremes are known.
+template <class V>
+typename SlabCounter<V>::Side SlabCounter<V>::side(const Look& look, std::int64_t lower,
+                                                   std::int64_t upper) const {
+  if (scale_ == 0.0) return Side::open;
+  const std::int16_t* lowest = plan_.is_flat() ? lowest_.get() : span_lowest_.get();
+  const std::int16_t* highest = plan_.is_flat() ? highest_.get() : span_highest_.get();
+  const bool above = std::min(lowest[lower], lowest[upper]) > look.level + look.corner_doubt;
+  const bool below = std::max(highest[lower], highest[upper]) < look.level - look.corner_doubt;
+  if (!above && !below) return Side::open;
+  return above == look.threshold.above ? Side::foreground : Side::background;
+}
+
+// Output rows [begin, end) of slices that are all foreground.
+template <class V>
+void SlabCounter<V>::count_whole(const Interval& slices, std::int64_t begin, std::int64_t end,
+                                 Look& look) const {
+  const std::int64_t width = plan_.to.n[2], n = (end - begin) * width;
+  // Whole slices follow each other.
+  const std::int64_t together = n == plan_.slice_voxels() ? slices.end - slices.begin : 1;
+  for (std::int64_t z = slices.begin; z < slices.end; z += together)
+    kernels_.count_whole(look.references, (z * plan_.to.n[1] + begin) * width, n * together,
+                         &look.sum);
+}
+
+// Evaluates output rows [begin, end) of slices.
+template <class V>
+void SlabCounter<V>::count_open(const SliceInterval* intervals, std::int64_t count,
+                                std::int64_t begin, std::int64_t end, Look& look) {
+  SliceRun run;
+  run.intervals = intervals;
+  run.count = count;
+  run.voxels = (end - begin) * plan_.to.n[2];
+  run.weight = plan_.coarse[0].data();
+  run.references = look.references;
+  run.first_bit = begin * plan_.to.n[2];
+  run.slice_bits = plan_.slice_voxels();
+  run.level = look.level;
+  run.doubt = look.doubt;
+  run.below = look.threshold.above ? 0 : ~std::uint64_t{0};
+  const std::int64_t doubts =
+      scale_ == 0.0 ? doubt_all(run) : kernels_.count_slices(run, &look.sum, doubtful_.get());
+  for (std::int64_t k = 0; k < doubts; ++k) count_exactly(begin, doubtful_[k], look);
+}
+
+// As count_slices of a map that fixed point cannot hold.
+template <class V>
+std::int64_t SlabCounter<V>::doubt_all(const SliceRun& run) {
+  const std::uint64_t* valid = run.references.valid;
   std::int64_t doubts = 0;
-  if (scale_ == 0.0) {
-    for (std::int64_t tile = 0; tile < run_.tiles; ++tile)
-      for (std::int64_t slice = 0; slice < line.slices; ++slice)
-        for (std::int64_t word = 0; word < line.words; ++word)
-          doubtful_[doubts++] = {tile, slice, word, ~std::uint64_t{0}};
-  } else {
-    for (int k = 0; k < (line.flat ? 2 : 4); ++k) {
-      if (held_[corner_slot_[k]] != corner_row_[k]) resize_row(corner_row_[k], corner_slot_[k]);
-      run_.corner[k] = resized_.get() + corner_slot_[k] * padded_ + begin * cells_.columns;
+  for (std::int64_t k = 0; k < run.count; ++k)
+    for (std::int64_t z = run.intervals[k].begin; z < run.intervals[k].end; ++z)
+      for (std::int64_t first = 0; first < run.voxels; first += word_bits) {
+        const std::int64_t here = std::min<std::int64_t>(word_bits, run.voxels - first);
+        std::uint64_t voxels = low_bits(here);
+        if (valid != nullptr)
+          voxels &= bits_at(valid, run.first_bit + z * run.slice_bits + first, here);
+        doubtful_[doubts++] = {z, first, voxels};
+      }
+  return doubts;
+}
+
+// A feature slice resized along x and y: the band's voxels in order.
+template <class V>
+const std::int16_t* SlabCounter<V>::resized_slice(std::int64_t slice, const Band& band) {
+  const std::int64_t width = plan_.to.n[2];
+  std::int16_t* out = slice_.get() + slice % 2 * slice_pitch_;
+  if (held_[slice % 2] == slice) return out;
+  held_[slice % 2] = slice;
+  const std::int64_t first = slice * plan_.from.n[1] - slab_->first_row;
+  const std::int64_t lowest = plan_.rows[band.begin].lower;
+  const std::int64_t rows = plan_.rows[band.end - 1].upper - lowest + 1;
+  // Every row is written with some values too many, which the next one replaces.
+  if (plan_.from.n[1] == plan_.to.n[1]) {
+    resize_rows(first + lowest, rows, out, width);
+    return out;
+  }
+  const std::int64_t begin = plan_.rows[band.begin].begin, end = plan_.rows[band.end - 1].end;
+  resize_rows(first + lowest, rows, row_.get(), row_pitch_);
+  kernels_.blend_rows({row_.get(), row_pitch_, lowest}, &plan_.y_lower[begin],
+                      &plan_.y_upper[begin], &plan_.coarse[1][begin], end - begin, width, out);
+  return out;
+}
+
+template <class V>
+void SlabCounter<V>::resize_rows(std::int64_t first, std::int64_t rows, std::int16_t* out,
+                                 std::int64_t pitch) {
+  const std::int16_t* source = coarse_.get() + first * n_;
+  if (!plan_.gathered) return kernels_.resize_rows(source, rows, n_, row_taps_, out, pitch);
+  for (std::int64_t row = 0; row < rows; ++row, source += n_, out += pitch)
+    for (std::int64_t x = 0; x < plan_.to.n[2]; ++x) {
+      const std::int32_t a = source[plan_.x_lower[x]], b = source[plan_.x_upper[x]];
+      out[x] = static_cast<std::int16_t>(a + (((b - a) * plan_.coarse[2][x] + 0x4000) >> 15));
     }
-    run_.z_weight = &cells_.coarse[0][line.z->begin];
-    run_.y_weight = &cells_.coarse[1][line.y_row * cells_.columns];
-    run_.slices = line.slices;
-    run_.words = line.words;
-    run_.level = look.level;
-    run_.doubt = look.doubt[line.flat];
-    run_.below = look.threshold.above ? 0 : ~std::uint64_t{0};
-    doubts = count_tiles_.of[line.flat][line.words == 1](run_, &look.sum, doubtful_.data());
-  }
-  for (std::int64_t k = 0; k < doubts; ++k) count_exactly(line, begin, doubtful_[k], look);
 }
 
+// Voxels of a run that begins with output row `begin`.
 template <class V>
-void SlabCounter<V>::resize_row(std::int64_t row, std::int64_t slot) {
-  held_[slot] = row;
-  const std::int16_t* source = coarse_.get() + row * n_;
-  std::int16_t* out = resized_.get() + slot * padded_;
-  if (!cells_.gathered) return kernels_.resize_coarse(source, octets_, padded_ / 8, out);
-  for (std::int64_t at = 0; at < padded_; ++at) {
-    const std::int64_t o = cells_.x_output(at);
-    const std::int32_t a = source[cells_.x_lower[o]], b = source[cells_.x_upper[o]];
-    out[at] = static_cast<std::int16_t>(a + (((b - a) * cells_.coarse[2][at] + 0x4000) >> 15));
-  }
-}
-
-// Voxels of the run that begins with tile `begin`.
-template <class V>
-void SlabCounter<V>::count_exactly(const Line& line, std::int64_t begin, const DoubtfulVoxels& word,
-                                   Look& look) {
-  const std::int64_t place = (word.tile * line.slices + word.slice) * line.words + word.word;
-  const std::int64_t valid_at =
-      word.tile * run_.valid_per_tile + word.slice * run_.valid_per_slice + word.word;
-  const std::int64_t z = line.z->begin + word.slice, first = (begin + word.tile) * cells_.columns;
-  const std::int64_t y = line.y->begin + ((word.word * word_bits) >> column_bits_);
-  for (std::uint64_t left = word.voxels & run_.valid[valid_at]; left != 0; left &= left - 1) {
-    const int bit = __builtin_ctzll(left);
-    const std::int64_t row = y + (bit >> column_bits_), x = first + (bit & (cells_.columns - 1));
+void SlabCounter<V>::count_exactly(std::int64_t begin, const DoubtfulVoxels& word,
+                                   Look& look) const {
+  const std::int64_t width = plan_.to.n[2];
+  for (std::uint64_t left = word.voxels; left != 0; left &= left - 1) {
+    const std::int64_t voxel = begin * width + word.first + __builtin_ctzll(left);
+    const std::int64_t bit = word.slice * plan_.slice_voxels() + voxel;
     // Either way is as likely as the other: no branch.
-    const std::int64_t foreground =
-        is_foreground(look, line.flat, cells_.exact[0][z], cells_.exact[1][row], x);
+    const std::int64_t foreground = is_foreground(look, word.slice, voxel / width, voxel % width);
     look.sum.predicted += foreground;
-    for (std::size_t k = 0; k < references_.size(); ++k)
-      look.sum.tp[k] += foreground & static_cast<std::int64_t>(run_.actual[k][place] >> bit & 1);
+    for (std::size_t k = 0; k < asked_.size(); ++k)
+      look.sum.tp[k] +=
+          foreground & static_cast<std::int64_t>(bits_at(look.references.actual[k], bit, 1));
   }
 }
 
 // One voxel as the specification has it: along z, then y, then x, in double.
 template <class V>
-bool SlabCounter<V>::is_foreground(const Look& look, bool flat, double z_weight, double y_weight,
+bool SlabCounter<V>::is_foreground(const Look& look, std::int64_t z, std::int64_t y,
                                    std::int64_t x) const {
+  const std::int64_t slice[2] = {plan_.z_lower[z], plan_.z_upper[z]};
+  const std::int64_t row[2] = {plan_.y_lower[y], plan_.y_upper[y]};
+  const std::int64_t tap[2] = {plan_.x_lower[x], plan_.x_upper[x]};
   double value[2];
-  const std::int64_t tap[2] = {cells_.x_lower[x], cells_.x_upper[x]};
   for (int k = 0; k < 2; ++k) {
-    const auto at = [&](int corner) {
-      return static_cast<double>(values_[corner_row_[corner] * n_ + tap[k]]);
+    const auto at = [&](int i, int j) {
+      const std::int64_t place = slice[i] * plan_.from.n[1] + row[j] - slab_->first_row;
+      return static_cast<double>(values_[place * n_ + tap[k]]);
     };
-    // Of a flat line, slices 0 and 2 are one.
-    value[k] = flat ? lerp(at(0), at(1), y_weight)
-                    : lerp(lerp(at(0), at(2), z_weight), lerp(at(1), at(3), z_weight), y_weight);
+    const double z_weight = plan_.exact[0][z];
+    value[k] = lerp(lerp(at(0, 0), at(1, 0), z_weight), lerp(at(0, 1), at(1, 1), z_weight),
+                    plan_.exact[1][y]);
   }
-  const double resized = lerp(value[0], value[1], cells_.exact[2][x]);
+  const double resized = lerp(value[0], value[1], plan_.exact[2][x]);
   return look.threshold.above ? resized > look.threshold.threshold
                               : resized < look.threshold.threshold;
 }

@@ -1,27 +1,23 @@
-// Counts a slab of one map: the outputs between some neighbouring feature rows.
+// Counts a slab of one map: the outputs between some neighbouring feature slices.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
-#include "cells.hpp"
+#include "resize_plan.hpp"
 #include "units.hpp"
 
 namespace protoseg {
 
-// Cells [z_begin, z_end) x [y_begin, y_end), and the feature rows between which they lie.
+// Intervals [begin, end) of slices, and the feature rows between which they lie.
 struct Slab {
-  std::int64_t z_begin, z_end, y_begin, y_end;
+  std::int64_t begin, end;
   std::int64_t first_row, rows;
 };
 
-// Slabs of all the map's cells: small enough for the cache, and at least `parts` of them, if there
-// are as many cells to split.
-std::vector<Slab> make_slabs(const Cells& cells, std::int64_t parts);
-
-// The same cells for one or two references.
-using CellsOfReferences = std::vector<std::shared_ptr<const Cells>>;
+// Slabs of all the map: small enough for the cache, and at least `parts` of them, if there are as
+// many intervals to split.
+std::vector<Slab> make_slabs(const ResizePlan& plan, std::int64_t parts);
 
 // One per thread. V is the type of the values that are resized: float or double.
 //
@@ -32,66 +28,67 @@ using CellsOfReferences = std::vector<std::shared_ptr<const Cells>>;
 template <class V>
 class SlabCounter {
  public:
-  SlabCounter(const Kernels& kernels, const CellsOfReferences& references, std::int64_t most_rows,
-              std::int64_t most_thresholds);
+  // asked: what maps are compared with, see GuideState::plane.
+  SlabCounter(const Kernels& kernels, const GuideState& guide, const ResizePlan& plan,
+              const std::vector<int>& asked, std::int64_t most_rows, std::int64_t most_thresholds);
 
   // values [slab.rows, from.x] are read once for all the thresholds [count], which belong to the
-  // planes from `first_plane` on (image T + target). tally [count, references] is added to.
+  // targets of an image from `first_target` on. tally [count, asked] is added to.
   void operator()(const Slab& slab, const V* values, const UnitThreshold<double>* thresholds,
-                  std::int64_t count, std::int64_t image, std::int64_t first_plane, Tally* tally);
+                  std::int64_t count, std::int64_t image, std::int64_t first_target, Tally* tally);
 
  private:
   // What is known of the map and one threshold.
   struct Look {
     UnitThreshold<double> threshold;
-    std::int64_t plane;
+    References references;
     std::int16_t level;  // the threshold in fixed point
-    std::int16_t corner_doubt;
-    std::int16_t doubt[2];                // of lines, [flat]
-    std::vector<std::uint64_t> all, any;  // corners [rows, words], as corner_bits has them
-    TileTally sum;
+    std::int16_t corner_doubt, doubt;
+    MapTally sum;
   };
+  enum class Side { foreground, background, open };
 
   void look(const Slab& slab, const UnitThreshold<double>* thresholds, std::int64_t count);
-  void look_at(Look& look, const Slab& slab, double lowest, double highest);
-  void count_line(const Line& line, Look& look);
-  void count_totals(const Line& line, std::int64_t begin, std::int64_t end, Look& look) const;
-  void count_run(const Line& line, std::int64_t begin, std::int64_t end, Look& look);
-  void resize_row(std::int64_t row, std::int64_t slot);
-  void count_exactly(const Line& line, std::int64_t begin, const DoubtfulVoxels& word, Look& look);
-  bool is_foreground(const Look& look, bool flat, double z_weight, double y_weight,
-                     std::int64_t x) const;
+  void look_at(Look& look, double lowest, double highest) const;
+  void count_flat(const Slab& slab, std::int64_t count);
+  void count_band(const Slab& slab, const Band& band, std::int64_t count);
+  void span_rows(const Interval& slices);
+  Side side(const Look& look, std::int64_t lower, std::int64_t upper) const;
+  void count_whole(const Interval& slices, std::int64_t begin, std::int64_t end, Look& look) const;
+  void count_open(const SliceInterval* intervals, std::int64_t count, std::int64_t begin,
+                  std::int64_t end, Look& look);
+  std::int64_t doubt_all(const SliceRun& run);
+  const std::int16_t* resized_slice(std::int64_t slice, const Band& band);
+  void resize_rows(std::int64_t first, std::int64_t rows, std::int16_t* out, std::int64_t pitch);
+  void count_exactly(std::int64_t begin, const DoubtfulVoxels& word, Look& look) const;
+  bool is_foreground(const Look& look, std::int64_t z, std::int64_t y, std::int64_t x) const;
 
   const Kernels& kernels_;
-  const CellsOfReferences& references_;
-  const Cells& cells_;  // of the first reference
-  const BlockCorners corners_;
-  const OctetTaps octets_;
-  const int column_bits_;  // log2 of the columns of a tile
-  const CountTiles count_tiles_;
-  const std::int64_t n_;                  // feature voxels per row
-  const std::int64_t words_;              // packed words per feature row
-  const std::int64_t padded_;             // outputs per row, in whole tiles
-  const std::int64_t most_open_columns_;  // of a line whose tiles are worth deciding by corners
+  const GuideState& guide_;
+  const ResizePlan& plan_;
+  const std::vector<int>& asked_;
+  const RowTaps row_taps_;
+  const std::int64_t n_;  // feature voxels per row
   std::vector<Look> looks_;
 
   // The map in fixed point: scale (value - offset); 0 where that cannot tell its values apart.
   double offset_ = 0.0, scale_ = 0.0;
-  Buffer<std::int16_t> coarse_;  // [rows, n], and padding
-  // Rows of two neighbouring slices (or two rows of a flat map), resized along x when a line first
-  // asks for them: what the lines in turn need, in the first-level cache.
-  const std::int64_t slots_;
-  Buffer<std::int16_t> resized_;          // [slots, padded]
-  std::vector<std::int64_t> held_;        // [slots]: the row in it, or -1
-  std::vector<std::uint64_t> all_, any_;  // [words + 1], of one line
-  std::vector<DoubtfulVoxels> doubtful_;  // [words of a line]
+  Buffer<std::int16_t> coarse_;                      // [rows, n], and padding
+  Buffer<std::int16_t> lowest_, highest_;            // [rows]
+  Buffer<std::int16_t> span_lowest_, span_highest_;  // [rows of a slice], of two slices
+  // Feature rows resized along x, and two feature slices of a band along both. If slices are rows,
+  // all of a slab are held.
+  const std::int64_t row_pitch_, slice_pitch_;
+  Buffer<std::int16_t> row_;              // [rows of a band, row_pitch]
+  Buffer<std::int16_t> slice_;            // [2, slice_pitch]
+  std::int64_t held_[2];                  // the slice in each, or -1
+  std::vector<SliceInterval> intervals_;  // of a flat slab
+  const std::int64_t most_open_slices_;
+  Buffer<DoubtfulVoxels> doubtful_;  // [words of a slice, slices of a run]
 
-  // The map being counted, and its line.
+  // The map being counted.
   const V* values_ = nullptr;
-  std::int64_t image_ = 0;
-  std::int64_t corner_row_[4] = {};   // [2 z + y], relative to the slab
-  std::int64_t corner_slot_[4] = {};  // where they are resized
-  TileRun run_{};
+  const Slab* slab_ = nullptr;
 };
 
 }  // namespace protoseg
