@@ -38,6 +38,17 @@ def test_the_network_runs_once_if_the_features_fit(data: Path, tmp_path: Path) -
     assert all(other == found[0] for other in found[1:])
 
 
+def test_windows_run_once_if_their_features_fit(data: Path, tmp_path: Path) -> None:
+    found = []
+    for budget, passes in ((2**30, 1), (0, 3)):
+        model, out = cohorts.Small(), tmp_path / str(budget)
+        psf.sweep(model, data, out=out, roi_size=(16, 16, 16), memory_budget=budget, **OPTIONS)
+        windows = 2 * 3 * 1  # of (24, 32, 16), with overlap
+        assert model.passes == 2 * windows * passes
+        found.append(tables(out))
+    assert found[0] == found[1]
+
+
 def test_a_budget_below_zero_is_refused(data: Path, tmp_path: Path) -> None:
     for budget in (-1, float("nan")):
         with pytest.raises(SweepError, match="memory_budget must be at least 0"):

@@ -218,6 +218,25 @@ def test_number_of_forward_passes(scope: str, passes: int) -> None:
     assert model.passes == passes * 2 * 2  # windows per image, images
 
 
+@pytest.mark.parametrize(("scope", "again"), [("volume", 2), ("window", 1)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_windows_whose_features_are_kept_run_once(scope: str, again: int, batch: int) -> None:
+    model, image, target = make(2, (48, 28))
+    options = {"target": target, "activation": "softmax", "layers": "all", "scope": scope}
+    options["window"] = SlidingWindow((16, 12), 0.5, batch_size=batch)
+    expected = sam(model, image, **options)
+    most, least = model.passes, model.passes // (1 + again)
+    passes = []
+    for budget in (2**30, 2**17, 0):
+        model.passes = 0
+        found = sam(model, image, keep="auto", memory_budget=budget, **options)
+        passes.append(model.passes)
+        pd.testing.assert_frame_equal(found.to_pandas(), expected.to_pandas())
+        assert all(not hooks and not pre for _, hooks, pre in all_hooks(model))
+    assert passes[0] == least < passes[1] < passes[2] == most
+    np.testing.assert_array_equal(found.map("deep", 2, image), expected.map("deep", 2, image))
+
+
 def test_maps_of_windows() -> None:
     model, image, target = make()
     options = {"target": target, "activation": "softmax"}
@@ -250,7 +269,8 @@ def test_random_networks_are_refused() -> None:
         ({"window": SlidingWindow(16, 1.0)}, ValueError, "less than 1"),
         ({"window": SlidingWindow(16, mode="median")}, ValueError, "gaussian"),
         ({"window": SlidingWindow(16, batch_size=0)}, ValueError, "positive"),
-        ({"window": 16, "keep": "memory"}, ValueError, "without guide and keep"),
+        ({"window": 16, "guide": psf.Guide(torch.rand(1, 1, 8, 8))}, ValueError, "without guide"),
+        ({"window": 16, "keep": "memory", "memory_budget": 1}, ValueError, "reached at layer"),
         ({"window": 16, "scope": "patch"}, ValueError, "scope"),
         ({"window": 16, "cases": ["a"]}, ValueError, "names 1 images"),
         ({"window": 16, "target": torch.zeros(2, 8, 8)}, ValueError, "label map"),

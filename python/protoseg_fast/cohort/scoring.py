@@ -70,17 +70,17 @@ def failure_of(case: str, error: BaseException) -> Failure:
 def score_case(model: nn.Module, case: Case, volume: Volume, config: SweepConfig) -> Scored:
     """Score every chosen layer and unit of the network on a case.
 
-    The network runs once, if the features fit into ``config.memory_budget``, else twice; cases run
-    by windows, as `protoseg_fast.segmentation_ability_map` says. Where memory runs out, features
-    are not copied, and then windows of half the size are taken.
+    The network runs once on a case, or on a window, whose features fit into
+    ``config.memory_budget``, and again on others, as `protoseg_fast.segmentation_ability_map` says.
+    Where memory runs out, features are not copied, and then windows of half the size are taken.
 
     Raises:
         ValueError, RuntimeError: as `protoseg_fast.segmentation_ability_map`, and the network.
         MemoryError: if memory runs out with the smaller windows, too.
     """
     attempts = [(config.roi_size, 0.0), (_halved(config.roi_size, volume.image.shape[1:]), 0.0)]
-    if config.roi_size is None and config.memory_budget > 0:
-        attempts.insert(0, (None, config.memory_budget))
+    if config.memory_budget > 0:
+        attempts.insert(0, (config.roi_size, config.memory_budget))
     with seeded(config):
         for roi_size, budget in attempts[:-1]:
             try:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
 from protoseg_fast.network.ability_map import SegmentationAbilityMap
+from protoseg_fast.network.copies import Copies, Keep
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform, picker
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.mappers import ImageMapper, WindowMapper
@@ -57,7 +58,7 @@ def segmentation_ability_map(
     prediction: Pick = None,
     output: Pick = None,
     reshape_transform: ReshapeTransform = None,
-    keep: Literal["memory", "auto"] | None = None,
+    keep: Keep | None = None,
     memory_budget: float = 2**31,
     window: Any = None,
     scope: Literal["volume", "window"] = "volume",
@@ -78,6 +79,7 @@ def segmentation_ability_map(
     With ``scope="volume"`` prototypes are those of the whole volume, and every window is run three
     times: for the prediction, the prototypes, the counts. With ``scope="window"`` each window has
     its own prototypes, of its own voxels, and is run twice. Only features of windows ever exist.
+    Windows whose features are copied are run once.
 
     Scores are taken against the ground truth, if given, and always against the network's own
     output, pred > 0.5. They are computed where the network runs: on its CUDA device, if the
@@ -113,7 +115,7 @@ def segmentation_ability_map(
         memory_budget: bytes that the copies may take, where the network runs.
         window: the window's extents, a `protoseg_fast.SlidingWindow`, or a MONAI
             ``SlidingWindowInferer``; None: the network takes the image whole. ``feature_size`` is
-            then that of a window. Not together with ``guide`` and ``keep``.
+            then that of a window. Not together with ``guide``.
         scope: whose prototypes a window is scored with: those of the "volume", or of the "window".
 
     Returns:
@@ -147,13 +149,14 @@ def segmentation_ability_map(
     network = Predictor(model, activation, targets, picker("prediction", prediction))
     image = network.image(image)
     if window is not None:
-        if guide is not None or keep is not None:
-            raise ValueError("window goes without guide and keep.")
+        if guide is not None:
+            raise ValueError("window goes without guide.")
         grid = SlidingWindow.of(window).grid(image.shape[2:])
         windows = _Windows(network, grid, check_groups(groups), options, hooking, scope, binarize)
         with torch.no_grad():
             reference = (target, mask, ignore_label)
-            return windows.score(image, layers, reference, cases, empty, _observer)
+            copies = None if keep is None else Copies(keep, memory_budget)
+            return windows.score(image, layers, reference, cases, empty, _observer, copies)
     tracer = trace(model, layers, **tracing)
     tracer.cases = cases
     if guide is not None:
@@ -162,7 +165,9 @@ def segmentation_ability_map(
         with torch.no_grad(), tracer:
             model(image)
         return _scored(tracer.result(), tracer.skipped)
-    kept = None if keep is None else _Kept(model, layers, image, hooking, keep, memory_budget)
+    kept = (
+        None if keep is None else _Kept(model, layers, image, hooking, Copies(keep, memory_budget))
+    )
     with torch.no_grad():
         logits = network.logits(image) if kept is None else kept.run(network, image)
         problems, arrays = network.references(logits, target, mask, ignore_label)
@@ -171,9 +176,7 @@ def segmentation_ability_map(
         if _observer is not None:
             _observer.predicted(problems, *arrays)
             tracer.on_scored = _observer.scored
-        if kept is not None and kept.fits:
-            kept.score(tracer)
-        else:
+        if kept is None or not kept.score(tracer):
             with tracer:
                 network.check_agreement(logits, network.logits(image))
     mapper = ImageMapper(network, options, hooking, binarize)
@@ -192,11 +195,11 @@ class _Windows:
     scope: str
     binarize: float | None
 
-    def sweep(self, image: Tensor, layers: Layers) -> WindowSweep:
+    def sweep(self, image: Tensor, layers: Layers, copies: Copies | None = None) -> WindowSweep:
         grid = self.grid.geometry.grid(image.shape[2:])
         padded = grid.pad(image, image=True)
         return WindowSweep(
-            self.network, padded, grid, layers, self.groups, self.options, self.hooking
+            self.network, padded, grid, layers, self.groups, self.options, self.hooking, copies
         )
 
     def score(
@@ -207,11 +210,12 @@ class _Windows:
         cases: Sequence[int | str] | None,
         empty: str,
         observer: Observer | None,
+        copies: Copies | None,
     ) -> SegmentationAbilityMap:
         names = list(range(len(image))) if cases is None else list(cases)
         if len(names) != len(image):
             raise ValueError(f"cases names {len(names)} images, but there are {len(image)}.")
-        sweep = self.sweep(image, layers)
+        sweep = self.sweep(image, layers, copies)
         problems, arrays = self.network.references(sweep.predict(), *reference)
         if observer is not None:
             observer.predicted(problems, *arrays)
@@ -224,7 +228,7 @@ class _Windows:
 
 
 class _Kept:
-    """Copies of what the chosen layers put out, up to a budget."""
+    """A pass whose features are copied, if they fit."""
 
     def __init__(
         self,
@@ -232,47 +236,34 @@ class _Kept:
         layers: Layers,
         image: Tensor,
         hooking: dict[str, Any],
-        keep: str,
-        budget: float,
+        copies: Copies,
     ) -> None:
-        self._features: list[tuple[str, int, Tensor]] = []
-        self._keep, self._bytes, self._budget = keep, 0, budget
+        self._copies = copies
         self._images, self._rank = len(image), image.dim()
-        self._hooks = LayerHooks(model, layers, self._copy, unfit=self._unfit, **hooking)
-
-    @property
-    def fits(self) -> bool:
-        """Whether the budget was enough; otherwise nothing is kept."""
-        return self._bytes <= self._budget
+        self._hooks = LayerHooks(
+            model, layers, copies.add, unfit=self._unfit, on_begin=copies.begin_pass, **hooking
+        )
 
     def run(self, network: Predictor, image: Tensor) -> Tensor:
         with self._hooks:
             return network.logits(image)
 
-    def score(self, tracer: Tracer) -> None:
+    def score(self, tracer: Tracer) -> bool:
+        """Score the copies; False: they did not fit."""
+        outputs = self._copies.of(0)
+        if outputs is None:
+            return False
         tracer.begin()
-        tracer.score_all(self._features)
-        self._features.clear()
+        tracer.score_all(outputs)
+        self._copies.clear()
         tracer.commit()
         tracer.skip(self._hooks.skipped)
+        return True
 
     def _unfit(self, features: Tensor) -> str | None:
         if features.dim() == self._rank and len(features) == self._images:
             return None
         return f"puts out shape {tuple(features.shape)}"
-
-    def _copy(self, layer: str, call: int, features: Tensor) -> None:
-        self._bytes += features.numel() * features.element_size()
-        if self.fits:
-            self._features.append((layer, call, features.clone()))
-        elif self._keep == "auto":
-            self._features.clear()
-        else:
-            raise ValueError(
-                f'keep="memory" would copy more than memory_budget={self._budget:.3g} bytes of '
-                f'features, reached at layer "{layer}"; raise it, choose fewer layers, or take '
-                'keep="auto", which runs the network twice then.'
-            )
 
 
 def _scored(table: SegmentationAbilityMap, skipped: dict[str, str]) -> SegmentationAbilityMap:

@@ -6,6 +6,7 @@ window only.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,8 @@ from torch import Tensor
 from protoseg_fast.counts import Counts, Prototypes
 from protoseg_fast.guide import Groups, Guide
 from protoseg_fast.network import devices
-from protoseg_fast.network.hooks import LayerHooks
+from protoseg_fast.network.copies import Copies
+from protoseg_fast.network.hooks import LayerHooks, Visit
 from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.predictor import Predictor
 from protoseg_fast.network.records import WHOLE_LAYER, Record, fitting, score_layers
@@ -83,6 +85,7 @@ class WindowSweep:
         network, image, grid: what is run, on what (N, C, *padded), in which windows.
         layers, hooking: see `LayerHooks`.
         groups, options: see `protoseg_fast.trace`.
+        copies: where the prediction leaves features for the passes after it; None: nowhere.
         skipped: layers that were left out, and why.
     """
 
@@ -93,33 +96,38 @@ class WindowSweep:
     groups: Sequence[Groups]
     options: dict[str, Any]
     hooking: dict[str, Any]
+    copies: Copies | None = None
     skipped: dict[str, str] = field(default_factory=dict)
     _prints: list[Tensor] = field(default_factory=list)
+    _at_once: int = 0  # windows of the run
 
     def predict(self) -> Tensor:
         """Return the blended output (N, K, *size): one forward pass of every window."""
         importance = self.grid.geometry.importance(self.grid.roi)
         total = torch.zeros(self.grid.padded)
         blended: Tensor | None = None
-        for chunk in self._chunks():
-            logits = self._run(chunk).cpu().float()
-            if tuple(logits.shape[2:]) != self.grid.roi:
-                raise ValueError(
-                    f"The network must put out the size of the window {self.grid.roi}, got "
-                    f"{tuple(logits.shape[2:])}; resize it with prediction=."
-                )
-            if blended is None:
-                blended = torch.zeros(len(self.image), logits.shape[1], *self.grid.padded)
-            for (n, window), output in zip(chunk, logits, strict=True):
-                blended[place(n, window.place)] += output * importance
-                if n == 0:
-                    total[window.place] += importance
-            self._prints.append(_fingerprint(logits))
+        with self._copying():
+            for chunk in self._chunks():
+                logits = self._run(chunk).cpu().float()
+                if tuple(logits.shape[2:]) != self.grid.roi:
+                    raise ValueError(
+                        f"The network must put out the size of the window {self.grid.roi}, got "
+                        f"{tuple(logits.shape[2:])}; resize it with prediction=."
+                    )
+                if blended is None:
+                    blended = torch.zeros(len(self.image), logits.shape[1], *self.grid.padded)
+                for (n, window), output in zip(chunk, logits, strict=True):
+                    blended[place(n, window.place)] += output * importance
+                    if n == 0:
+                        total[window.place] += importance
+                self._prints.append(_fingerprint(logits))
         assert blended is not None  # a grid has a window
         return (blended / total)[place(slice(None), self.grid.inside)]
 
     def prototypes(self, guide: VolumeGuide) -> dict[tuple[str, int], list[Prototypes]]:
-        """Return every call's prototypes, one per image: one forward pass of every window."""
+        """Return every call's prototypes, one per image: one forward pass of every window that
+        was not copied.
+        """
         resize = {k: v for k, v in self.options.items() if k != "metric"}
         found: dict[tuple[str, int], dict[int, Prototypes]] = {}
 
@@ -139,7 +147,7 @@ class WindowSweep:
         cases: Sequence[int | str],
         targets: Sequence[str],
     ) -> list[Record]:
-        """Return the counts of whole volumes: one forward pass of every window.
+        """Return the counts of whole volumes: one forward pass of every window that was not copied.
 
         ``prototypes`` of the volumes; None: each window has its own.
         """
@@ -207,12 +215,32 @@ class WindowSweep:
 
     def _run(self, chunk: Chunk) -> Tensor:
         windows = [self.image[place(n, w.place)] for n, w in chunk]
+        self._at_once = len(chunk)
         return self.network.logits(torch.stack(windows))
+
+    @contextlib.contextmanager
+    def _copying(self) -> Iterator[None]:
+        """Within the block, every run leaves copies, if they are asked for."""
+        if self.copies is None:
+            yield
+            return
+        with self._hooks(self.copies.add, self.copies.begin_pass) as hooks:
+            yield
+        self.skipped.update(hooks.skipped)
+
+    def _hooks(self, visit: Visit, on_begin: Callable[[], None] = lambda: None) -> LayerHooks:
+        def unfit(features: Tensor) -> str | None:
+            if features.dim() == self.image.dim() and len(features) == self._at_once:
+                return None
+            return f"puts out shape {tuple(features.shape)} for {self._at_once} windows"
+
+        model, layers = self.network.model, self.layers
+        return LayerHooks(model, layers, visit, unfit=unfit, on_begin=on_begin, **self.hooking)
 
     def _pass(
         self, guide: VolumeGuide, visit: Callable[[Chunk, Guide, str, int, Tensor], None]
     ) -> None:
-        """Run every window with hooks; its output must be that of the prediction."""
+        """Visit the features of every window: their copies, or those of a run with hooks."""
         chunk: Chunk = []
         part: Guide | None = None
 
@@ -220,23 +248,31 @@ class WindowSweep:
             assert part is not None
             visit(chunk, part, layer, call, devices.beside(part, features))
 
-        def unfit(features: Tensor) -> str | None:
-            if features.dim() == self.image.dim() and len(features) == len(chunk):
-                return None
-            return f"puts out shape {tuple(features.shape)} for {len(chunk)} windows"
-
-        hooks = LayerHooks(self.network.model, self.layers, lend, unfit=unfit, **self.hooking)
-        with hooks:
-            for chunk, before in zip(self._chunks(), self._prints, strict=True):
+        hooks = self._hooks(lend)
+        with contextlib.ExitStack() as stack:
+            hooked = False
+            for number, chunk in enumerate(self._chunks()):
                 part = guide.part(chunk)
+                copied = None if self.copies is None else self.copies.of(number)
+                if copied is not None:
+                    for output in copied:
+                        lend(*output)
+                    continue
+                if not hooked:
+                    stack.enter_context(hooks)
+                    hooked = True
                 after = _fingerprint(self._run(chunk).cpu().float())
-                if not torch.allclose(before, after, rtol=1e-4, atol=1e-6, equal_nan=True):
-                    raise ValueError(
-                        "The network put out something else the second time: its features would "
-                        "not belong to its prediction. Switch off dropout and other randomness "
-                        "with model.eval()."
-                    )
+                self._check_agreement(self._prints[number], after)
         self.skipped.update(hooks.skipped)
+
+    def _check_agreement(self, before: Tensor, after: Tensor) -> None:
+        """A window's output must be that of the prediction."""
+        if not torch.allclose(before, after, rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ValueError(
+                "The network put out something else the second time: its features would "
+                "not belong to its prediction. Switch off dropout and other randomness "
+                "with model.eval()."
+            )
 
 
 class _Sum:
