@@ -154,15 +154,16 @@ struct CoarseWord {
 #pragma GCC unroll 8
     for (int v = 0; v < parts; ++v) {
       const WideShorts a = protoseg::load<WideShorts>(lower + wide_shorts * v);
-      word.base[v] = a + shift;
-      word.step[v] = protoseg::load<WideShorts>(upper + wide_shorts * v) - a;
+      word.base[v] = wrapped_sum(a, shift);
+      word.step[v] = wrapped_difference(protoseg::load<WideShorts>(upper + wide_shorts * v), a);
     }
   }
 
   PROTOSEG_INLINE WordValues at(const CoarseWord& word, WideShorts weight) {
     WideShorts x[parts];
 #pragma GCC unroll 8
-    for (int v = 0; v < parts; ++v) x[v] = word.base[v] + multiply_rounded(word.step[v], weight);
+    for (int v = 0; v < parts; ++v)
+      x[v] = wrapped_sum(word.base[v], multiply_rounded(word.step[v], weight));
     return word_values(x);
   }
 };

@@ -175,6 +175,15 @@ PROTOSEG_INLINE WordLimit word_limit(int x) { return splat_byte(static_cast<std:
 #endif
 PROTOSEG_INLINE WideShorts splat_wide(std::int16_t x) { return x - WideShorts{}; }
 
+// What has no meaning may be out of range, and wraps around.
+typedef std::uint16_t UnsignedWideShorts __attribute__((vector_size(2 * wide_shorts)));
+PROTOSEG_INLINE WideShorts wrapped_sum(WideShorts a, WideShorts b) {
+  return WideShorts(UnsignedWideShorts(a) + UnsignedWideShorts(b));
+}
+PROTOSEG_INLINE WideShorts wrapped_difference(WideShorts a, WideShorts b) {
+  return WideShorts(UnsignedWideShorts(a) - UnsignedWideShorts(b));
+}
+
 // The values of two registers, to the nearest integers; of magnitude below 2^15.
 PROTOSEG_INLINE void store_rounded(std::int16_t* out, FloatVec x, FloatVec y) {
 #if defined(__AVX512F__)
