@@ -112,7 +112,7 @@ class SweepConfig:
     )
     memory_budget: float = _option(
         2.0**30,
-        "bytes of features that may be copied: then the network runs once, beyond that twice",
+        "bytes of features that may be copied, so that the network need not run again for them",
         kind=float,
         decides=False,
     )

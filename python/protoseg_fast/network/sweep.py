@@ -240,11 +240,10 @@ class _Kept:
     ) -> None:
         self._copies = copies
         self._images, self._rank = len(image), image.dim()
-        self._hooks = LayerHooks(
-            model, layers, copies.add, unfit=self._unfit, on_begin=copies.begin_pass, **hooking
-        )
+        self._hooks = LayerHooks(model, layers, copies.add, unfit=self._unfit, **hooking)
 
     def run(self, network: Predictor, image: Tensor) -> Tensor:
+        self._copies.begin_pass()
         with self._hooks:
             return network.logits(image)
 

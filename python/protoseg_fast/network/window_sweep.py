@@ -108,6 +108,8 @@ class WindowSweep:
         blended: Tensor | None = None
         with self._copying():
             for chunk in self._chunks():
+                if self.copies is not None:
+                    self.copies.begin_pass()
                 logits = self._run(chunk).cpu().float()
                 if tuple(logits.shape[2:]) != self.grid.roi:
                     raise ValueError(
@@ -224,18 +226,17 @@ class WindowSweep:
         if self.copies is None:
             yield
             return
-        with self._hooks(self.copies.add, self.copies.begin_pass) as hooks:
+        with self._hooks(self.copies.add) as hooks:
             yield
         self.skipped.update(hooks.skipped)
 
-    def _hooks(self, visit: Visit, on_begin: Callable[[], None] = lambda: None) -> LayerHooks:
+    def _hooks(self, visit: Visit) -> LayerHooks:
         def unfit(features: Tensor) -> str | None:
             if features.dim() == self.image.dim() and len(features) == self._at_once:
                 return None
             return f"puts out shape {tuple(features.shape)} for {self._at_once} windows"
 
-        model, layers = self.network.model, self.layers
-        return LayerHooks(model, layers, visit, unfit=unfit, on_begin=on_begin, **self.hooking)
+        return LayerHooks(self.network.model, self.layers, visit, unfit=unfit, **self.hooking)
 
     def _pass(
         self, guide: VolumeGuide, visit: Callable[[Chunk, Guide, str, int, Tensor], None]
