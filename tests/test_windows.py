@@ -234,6 +234,9 @@ def test_windows_whose_features_are_kept_run_once(scope: str, again: int, batch:
         pd.testing.assert_frame_equal(found.to_pandas(), expected.to_pandas())
         assert all(not hooks and not pre for _, hooks, pre in all_hooks(model))
     assert passes[0] == least < passes[1] < passes[2] == most
+    found = sam(model, image, keep="memory", **options)
+    pd.testing.assert_frame_equal(found.to_pandas(), expected.to_pandas())
+    assert model.passes == most + least
     np.testing.assert_array_equal(found.map("deep", 2, image), expected.map("deep", 2, image))
 
 
