@@ -9,9 +9,8 @@ namespace {
 // Feature values of a slab.
 constexpr std::int64_t slab_values = std::int64_t{1} << 16;
 
-// Slices counted together, and words of a slice times slices.
-constexpr std::int64_t run_slices = 16, run_words = 4096;
-static_assert(run_slices >= ResizePlan::longest_interval, "an interval is counted together");
+// Words counted together, of all slices of a run: an interval at least.
+constexpr std::int64_t run_words = 4096;
 
 // A value in fixed point errs by 1/2, and by the float arithmetic that leads there.
 constexpr double coarse_error = 0.51;
@@ -84,7 +83,8 @@ SlabCounter<V>::SlabCounter(const Kernels& kernels, const GuideState& guide, con
       row_(make_zeros((plan.is_flat() ? most_rows : plan.most_band_rows()) * row_pitch_ +
                       word_bits)),
       slice_(make_zeros(plan.is_flat() ? 0 : 2 * slice_pitch_)),
-      most_open_slices_(std::max(run_slices, run_words / slice_words(plan))),
+      most_open_slices_(
+          std::max(std::int64_t{ResizePlan::longest_interval}, run_words / slice_words(plan))),
       doubtful_(make_buffer<DoubtfulVoxels>(slice_words(plan) * most_open_slices_)) {}
 
 template <class V>
