@@ -57,19 +57,26 @@ PROTOSEG_INLINE void count_row(const typename E::Type* f, T threshold, std::int6
                                const References& references, std::int64_t offset, const Soon& soon,
                                Tally* tally) {
   const Vec<T> t = splat(threshold);
-  const std::uint64_t *first = references.actual[0], *second = references.actual[1];
+  const auto from_here = [offset](const std::uint64_t* words) {
+    return words == nullptr ? nullptr : words + offset / word_bits;
+  };
+  const std::uint64_t* valid = from_here(references.valid);
+  const std::uint64_t* first = from_here(references.actual[0]);
+  const std::uint64_t* second = from_here(references.actual[1]);
   std::int64_t predicted = 0, tp[2] = {0, 0};
-  for (std::int64_t i = 0; i < n; i += word_bits) {
-    const std::int64_t here = n - i < word_bits ? n - i : word_bits;
-    prefetch<typename E::Type>(soon, i);
-    prefetch<typename E::Type>(soon, i + lanes);
-    std::uint64_t bits = here == word_bits ? decide_word<above, E, T>(f + i, t)
-                                           : decide_tail<above, E>(f + i, threshold, here);
-    if (references.valid != nullptr) bits &= bits_at(references.valid, offset + i, here);
+  const auto add = [&](std::uint64_t bits, std::int64_t k) {
+    if (valid != nullptr) bits &= valid[k];
     predicted += __builtin_popcountll(bits);
-    tp[0] += __builtin_popcountll(bits & bits_at(first, offset + i, here));
-    if (second != nullptr) tp[1] += __builtin_popcountll(bits & bits_at(second, offset + i, here));
+    tp[0] += __builtin_popcountll(bits & first[k]);
+    if (second != nullptr) tp[1] += __builtin_popcountll(bits & second[k]);
+  };
+  const std::int64_t whole = n / word_bits, done = whole * word_bits;
+  for (std::int64_t k = 0; k < whole; ++k) {
+    prefetch<typename E::Type>(soon, k * word_bits);
+    prefetch<typename E::Type>(soon, k * word_bits + lanes);
+    add(decide_word<above, E, T>(f + k * word_bits, t), k);
   }
+  if (done < n) add(decide_tail<above, E>(f + done, threshold, n - done), whole);
   for (int k = 0; k < (second != nullptr ? 2 : 1); ++k) {
     tally[k].tp += tp[k];
     tally[k].predicted += predicted;

@@ -142,7 +142,7 @@ struct Kernels {
                          std::int64_t n, double* positive, double* negative);
 
   // tp and predicted of the map f > threshold (above) or f < threshold (below), for each of the
-  // references; voxel 0 is bit `offset` of the packed words.
+  // references; voxel 0 is bit `offset` of the packed words, the first of a word.
   void (*count_above_float)(StoredRow f, float threshold, std::int64_t n, const References&,
                             std::int64_t offset, const Soon&, Tally*);
   void (*count_below_float)(StoredRow f, float threshold, std::int64_t n, const References&,
