@@ -25,7 +25,7 @@ class UnitSlabs {
         counter_(problem.kernels, problem.guide, plan, problem.asked, rows, problem.targets),
         tile_(problem, problem.tile),
         row_(problem.from.n[2]),
-        pitch_(rows * row_),
+        pitch_(rows * row_ + TileReader<T>::gap),
         values_(make_buffer<T>(problem.rows_of_t ? 0 : problem.tile * pitch_)),
         threshold_(problem.targets) {}
 
@@ -33,13 +33,7 @@ class UnitSlabs {
   void operator()(std::int64_t image, std::int64_t channel, std::int64_t count, const Slab& slab,
                   Tally* tally) {
     const std::int64_t begin = slab.first_row * row_, n = slab.rows * row_;
-    for (std::int64_t done = 0; !problem_.rows_of_t && done < n; done += block_voxels) {
-      const std::int64_t here = std::min(block_voxels, n - done);
-      const StoredRow* rows = tile_.read(image, channel, count, begin + done, here);
-      for (std::int64_t i = 0; i < count; ++i)
-        convert(problem_.kernels, rows[i].dtype, rows[i].data, 1, here,
-                values_.get() + i * pitch_ + done);
-    }
+    if (!problem_.rows_of_t) tile_.copy(image, channel, count, begin, n, values_.get(), pitch_);
     for (std::int64_t i = 0; i < count; ++i) {
       const T* values =
           problem_.rows_of_t

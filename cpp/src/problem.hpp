@@ -143,32 +143,39 @@ class TileReader {
       const std::int64_t at = image * f.strides[0] + channel * f.strides[1] + first;
       for (std::int64_t i = 0; i < count; ++i)
         rows_[i] = {element(f, at + i * f.strides[1]), f.dtype};
-    } else if (problem_.channels_last) {
-      read_tile(plane_of(problem_.features, image, channel), count, first, n);
     } else {
-      for (std::int64_t i = 0; i < count; ++i) {
-        T* row = scratch_.get() + i * pitch;
-        protoseg::read(problem_.kernels, plane_of(problem_.features, image, channel + i), first, n,
-                       row);
-        rows_[i] = {row, dtype_of<T>()};
-      }
+      copy(image, channel, count, first, n, scratch_.get(), pitch);
+      for (std::int64_t i = 0; i < count; ++i)
+        rows_[i] = {scratch_.get() + i * pitch, dtype_of<T>()};
     }
     return rows_.data();
   }
 
- private:
-  // Rows a power of two apart would all compete for the same cache sets.
-  static constexpr std::int64_t pitch = block_voxels + 16;
+  // The same in T, written as rows `to_pitch` apart; n may be larger.
+  void copy(std::int64_t image, std::int64_t channel, std::int64_t count, std::int64_t first,
+            std::int64_t n, T* to, std::int64_t to_pitch) const {
+    if (problem_.channels_last)
+      return turn(plane_of(problem_.features, image, channel), count, first, n, to, to_pitch);
+    for (std::int64_t i = 0; i < count; ++i)
+      protoseg::read(problem_.kernels, plane_of(problem_.features, image, channel + i), first, n,
+                     to + i * to_pitch);
+  }
 
-  void read_tile(const Plane& plane, std::int64_t count, std::int64_t first, std::int64_t n) {
+  // Rows a power of two apart would all compete for the same cache sets.
+  static constexpr std::int64_t gap = 16;
+
+ private:
+  static constexpr std::int64_t pitch = block_voxels + gap;
+
+  void turn(const Plane& plane, std::int64_t count, std::int64_t first, std::int64_t n, T* to,
+            std::int64_t to_pitch) const {
     const auto read_rows = [&] {
       if constexpr (std::is_same_v<T, float>)
         return problem_.kernels.tile_to_float;
       else
         return problem_.kernels.tile_to_double;
     }();
-    read_rows(plane.dtype, plane.at(first), plane.stride[2], n, count, scratch_.get(), pitch);
-    for (std::int64_t i = 0; i < count; ++i) rows_[i] = {scratch_.get() + i * pitch, dtype_of<T>()};
+    read_rows(plane.dtype, plane.at(first), plane.stride[2], n, count, to, to_pitch);
   }
 
   const Problem<T>& problem_;
