@@ -21,6 +21,27 @@ def make_counts(
     return psf.Counts(one(tp), one(predicted), one(actual), one(voxels), one(defined))
 
 
+def test_arrays_that_are_no_counts_are_refused() -> None:
+    given = {name: np.ones((2, 3, 1), np.int32) for name in ("tp", "predicted", "actual")}
+    given |= {"voxels": np.full((2, 1, 1), 9, np.uint8), "defined": np.ones((2, 3, 1), bool)}
+    counts = psf.Counts(**given)
+    assert (counts.dice == 1).all()
+    assert counts.voxels.dtype == np.int64
+    for name, wrong in (
+        ("actual", given["actual"][:1]),
+        ("voxels", given["voxels"][:1]),
+        ("defined", given["defined"][:, :1]),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must have shape"):
+            psf.Counts(**given | {name: wrong})
+    with pytest.raises(ValueError, match="tp must have shape"):
+        psf.Counts(**{name: array[0] for name, array in given.items()})
+    with pytest.raises(TypeError, match="tp must be int64, got dtype float64"):
+        psf.Counts(**given | {"tp": given["tp"] / 2})
+    with pytest.raises(TypeError, match="defined must be bool"):
+        psf.Counts(**given | {"defined": given["tp"]})
+
+
 def test_scores_of_counts() -> None:
     counts = make_counts(tp=6, predicted=8, actual=12)
     assert counts.dice.item() == pytest.approx(12 / 20)

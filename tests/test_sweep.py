@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -168,6 +171,31 @@ def test_output_reference_is_the_networks_own_output(model, image, label) -> Non
         ({"layers": "first", "groups": 4}, ValueError, "not a multiple"),
         ({"prediction": 1.5}, TypeError, "prediction"),
         ({"cases": ["one"]}, ValueError, "names 1 images"),
+        ({"cases": ["one", "one"]}, ValueError, "cases must all be different"),
+        ({"targets": [1, "1", 2, 3]}, ValueError, "targets must all be different"),
+        (
+            {"targets": {1: 1, "1": 2}, "activation": "softmax"},
+            ValueError,
+            "targets must all be different",
+        ),
+        (
+            {"target": torch.zeros(2, *SIZE, dtype=torch.complex64), "activation": "softmax"},
+            TypeError,
+            "target must be real",
+        ),
+        *(
+            (
+                {
+                    "target": torch.zeros(2, *SIZE),
+                    "mask": torch.ones(shape),
+                    "ignore_label": 3,
+                    "activation": "softmax",
+                },
+                ValueError,
+                "mask must have",
+            )
+            for shape in ((1, 1, *SIZE), SIZE, (2, 1, 1, 1), (1,))
+        ),
     ],
 )
 def test_wrong_arguments(model, image, options, error, message: str) -> None:
@@ -269,6 +297,26 @@ def test_several_outputs(model, image) -> None:
         np.testing.assert_array_equal(found.sa, expected.sa)
     with pytest.raises(ValueError, match="prediction="):
         sam(Deep().eval(), image, prediction=lambda out: out["aux"][0])
+
+
+def test_threads_that_share_a_network_wait_for_each_other(model) -> None:
+    images = torch.rand(6, 2, 1, *SIZE)
+    expected = [sam(model, image) for image in images]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda image: sam(model, image), images))
+    for a, b in zip(found, expected, strict=True):
+        equal(a, b)
+
+
+@pytest.mark.parametrize("prediction", [None, 0, "out"])
+def test_tables_that_draw_maps_pickle(model, image, prediction) -> None:
+    table = sam(model, image, prediction=prediction)
+    again = pickle.loads(pickle.dumps(table))
+    equal(table, again)
+    assert torch.equal(table.map("first", 1, image), again.map("first", 1, image))
+    for unit in (1.5, None, "unit", 99):
+        with pytest.raises(ValueError, match='unit must be "layer" or a channel below'):
+            table.map("first", unit, image)
 
 
 # --- maps -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -98,6 +99,33 @@ def test_exceptions_of_the_network_propagate_and_leave_no_rows(image, guide) -> 
     assert len(tracer.result()) == 2 * 3 * 2
 
 
+def test_passes_of_two_threads_at_once_are_refused(model, image, guide) -> None:
+    class Meeting(nn.Module):
+        """While it runs, another thread runs it, too."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = model
+            self.other: BaseException | None = None
+
+        def forward(self, x, alone=True):
+            if alone:
+                with ThreadPoolExecutor(1) as pool:
+                    self.other = pool.submit(self, x, False).exception()
+            return self.net(x)
+
+    network = Meeting().eval()
+    with psf.trace(network, guide=guide) as tracer:
+        network(image)
+        assert "Two threads" in str(network.other)
+        with ThreadPoolExecutor(1) as pool:  # one after the other, whichever thread it is
+            assert pool.submit(network, image, False).exception() is None
+            assert pool.submit(network, "no image", False).exception() is not None
+        network(image, alone=False)
+    assert tracer.result().cases == list(range(6))
+    assert all(not hooks and not pre for _, hooks, pre in all_hooks(network))
+
+
 def test_several_passes_cases_and_names(model, image, guide) -> None:
     other = psf.Guide(image[:1].clamp(0.1, 0.9), image[:1] > 0.2)
     with psf.trace(model, layers="head", guide=guide, targets=["lesion"]) as tracer:
@@ -171,6 +199,11 @@ def test_groups(model, image, guide) -> None:
         ({"groups": 1.5}, TypeError, "groups"),
         ({"guide": "guide"}, TypeError, r"protoseg_fast\.Guide"),
         ({"targets": ["a", "b"]}, ValueError, "names 2 targets"),
+        (
+            {"targets": ["a", "a"], "guide": psf.Guide(torch.rand(1, 2, *SIZE))},
+            ValueError,
+            "targets must all be different",
+        ),
         ({"output": 1.5}, TypeError, "output"),
         ({"reshape_transform": 3}, TypeError, "reshape_transform"),
         ({"reshape_transform": {"nowhere": abs}}, ValueError, "nowhere"),
@@ -189,6 +222,14 @@ def test_wrong_guides(model, image, guide) -> None:
     with psf.trace(model, guide=guide) as tracer:
         tracer.cases = ["one"]
         with pytest.raises(ValueError, match="names 1 images"):
+            model(image)
+        tracer.cases = ["one", "one"]
+        with pytest.raises(ValueError, match="cases must all be different"):
+            model(image)
+        tracer.cases = ["one", "two"]
+        model(image)
+        tracer.cases = ["three", "one"]
+        with pytest.raises(ValueError, match="Case 'one' has been scored already"):
             model(image)
         with pytest.raises(RuntimeError, match="in place already"), tracer:
             pass

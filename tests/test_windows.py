@@ -272,10 +272,14 @@ def test_random_networks_are_refused() -> None:
         ({"window": SlidingWindow(16, 1.0)}, ValueError, "less than 1"),
         ({"window": SlidingWindow(16, mode="median")}, ValueError, "gaussian"),
         ({"window": SlidingWindow(16, batch_size=0)}, ValueError, "positive"),
+        ({"window": SlidingWindow(16, batch_size=1.5)}, TypeError, "batch_size must be a whole"),
+        ({"window": (8.5, 8)}, TypeError, "roi_size must be whole"),
+        ({"window": True}, TypeError, "SlidingWindowInferer"),
         ({"window": 16, "guide": psf.Guide(torch.rand(1, 1, 8, 8))}, ValueError, "without guide"),
         ({"window": 16, "keep": "memory", "memory_budget": 1}, ValueError, "reached at layer"),
         ({"window": 16, "scope": "patch"}, ValueError, "scope"),
         ({"window": 16, "cases": ["a"]}, ValueError, "names 1 images"),
+        ({"window": 16, "cases": ["a", "a"]}, ValueError, "cases must all be different"),
         ({"window": 16, "target": torch.zeros(2, 8, 8)}, ValueError, "label map"),
         ({"window": 16, "groups": ("unit", 2)}, ValueError, "one of the others"),
         ({"window": 16, "layers": "frist"}, ValueError, "first"),
@@ -285,6 +289,14 @@ def test_wrong_arguments(options, error, message: str) -> None:
     model, image, _ = make()
     with pytest.raises(error, match=message):
         sam(model, image, activation="softmax", **options)
+
+
+def test_whole_numbers_of_numpy_are_sizes_and_no_image_is_an_error() -> None:
+    model, image, _ = make()
+    of_int, of_numpy = (sam(model, image, window=size) for size in (16, np.int64(16)))
+    assert of_int.to_pandas().equals(of_numpy.to_pandas())
+    with pytest.raises(ValueError, match="image must not be empty"):
+        sam(model, image[:0], window=16)
 
 
 def test_networks_that_change_the_size() -> None:

@@ -98,7 +98,8 @@ class Counts(_Parts):
             finite; every score there is NaN. A merged count is defined if all its parts are.
 
     Raises:
-        TypeError: if the arrays are not all of one kind.
+        TypeError: if the arrays are not all of one kind, or not of whole numbers (defined: bool).
+        ValueError: if their shapes do not go together.
     """
 
     _letters = "NGT"
@@ -112,7 +113,26 @@ class Counts(_Parts):
             "voxels": voxels,
             "defined": defined,
         }
-        super().__init__(*self._given(given))
+        arrays, kind = self._given(given)
+        shape = tuple(arrays["tp"].shape)
+        for name, array in arrays.items():
+            expected = (*shape[:1], 1, 1) if name == "voxels" else shape
+            if len(shape) != 3 or tuple(array.shape) not in (shape, expected):
+                raise ValueError(
+                    f"{name} must have shape {'(N, 1, 1)' if name == 'voxels' else '(N, G, T)'} "
+                    f"as tp has it, got {tuple(array.shape)}, and tp {shape}."
+                )
+        super().__init__({n: self._checked(n, a, kind) for n, a in arrays.items()}, kind)
+
+    @staticmethod
+    def _checked(name: str, array: Any, kind: Kind) -> Any:
+        """The array as counts are kept: int64, or bool."""
+        wanted = "bool" if name == "defined" else "int64"
+        if kind.device != "cpu":  # as this package made it
+            return array
+        if array.dtype.kind not in ("b" if name == "defined" else "iu"):
+            raise TypeError(f"{name} must be {wanted}, got dtype {array.dtype}.")
+        return array.astype(wanted, copy=False)
 
     @property
     def tp(self) -> Any:

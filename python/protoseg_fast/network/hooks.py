@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import inspect
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -32,12 +35,17 @@ ReshapeTransform: TypeAlias = (
     "Callable[[Tensor], Tensor] | Mapping[Any, Callable[[Tensor], Tensor]] | None"
 )
 
+# Whether hooks can be called after exceptions, too (torch 2.1).
+_ALWAYS_CALL = "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters
+
 
 class LayerHooks:
     """Within the block, what the chosen layers put out goes to ``visit``, one call at a time.
 
     A pass begins when the network is called and ends when it returns; if it raises, it never
-    ends. Layers that are run without the network itself belong to a pass that was not begun.
+    ends. Layers that are run without the network itself belong to a pass that was not begun. Hooks
+    hear every thread that runs the network, and cannot tell whose a layer is: passes of two threads
+    at once are an error.
 
     Args:
         model: the network, wrapped or not. It is run without torch.compile.
@@ -74,11 +82,13 @@ class LayerHooks:
         self._on_begin, self._on_end = on_begin, on_end
         self._calls: Counter[str] = Counter()
         self._inside: bool | None = None  # None: the network itself was never called
+        self._runner: int | None = None  # the thread that runs it now
         self._stack: contextlib.ExitStack | None = None
 
     def __enter__(self) -> LayerHooks:
         if self._stack is not None:
             raise RuntimeError("The hooks are in place already; enter the block once at a time.")
+        self._runner = None
         with contextlib.ExitStack() as stack:
             stack.enter_context(uncompiled(self.wrapped))
             model = self.model
@@ -88,6 +98,9 @@ class LayerHooks:
                 stack.callback(module.register_forward_hook(self._hook(name)).remove)
             # Last, so that a chosen layer that is the network's last is part of the pass.
             stack.callback(model.register_forward_hook(self._end).remove)
+            if _ALWAYS_CALL:
+                leave = model.register_forward_hook(self._leave, always_call=True)
+                stack.callback(leave.remove)
             self._stack = stack.pop_all()
         return self
 
@@ -106,6 +119,13 @@ class LayerHooks:
         return self._inside is True
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        runner, here = self._runner, threading.get_ident()
+        if runner not in (None, here):
+            raise RuntimeError(
+                "Two threads run the network at once while its layers are scored; run one pass "
+                "after the other, or give each thread a copy of the network."
+            )
+        self._runner = here if _ALWAYS_CALL else None
         self._calls.clear()
         self._inside = True
         self._on_begin()
@@ -116,6 +136,10 @@ class LayerHooks:
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         self._inside = False
         self._on_end()
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if self._runner == threading.get_ident():
+            self._runner = None
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         named = name in self.selection.exact
@@ -212,12 +236,11 @@ def picker(argument: str, pick: Pick) -> Callable[[Any], Any]:
     if not isinstance(pick, int | str):
         raise TypeError(f"{argument} must be an index, a key or a function, got {pick!r}.")
 
-    def item(output: Any) -> Any:
-        if isinstance(output, Tensor):
-            return output
-        return first_tensor(output[pick])
+    return functools.partial(_item, pick)  # a table that keeps it can be pickled
 
-    return item
+
+def _item(pick: int | str, output: Any) -> Any:
+    return output if isinstance(output, Tensor) else first_tensor(output[pick])
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,7 @@ def channels_of(unit: int | str, features: Tensor) -> slice:
     channels = features.shape[1]
     if unit == "layer":
         return slice(0, channels)
-    if isinstance(unit, str) or not 0 <= unit < channels:
+    if not isinstance(unit, numbers.Integral) or not 0 <= unit < channels:
         raise ValueError(f'unit must be "layer" or a channel below {channels}, got {unit!r}.')
     return slice(unit, unit + 1)
 

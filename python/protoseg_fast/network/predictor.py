@@ -82,8 +82,10 @@ class Predictor:
         truth = None
         if target is not None:
             truth, counted = problems.truth(target, pred, ignore_label)
-            if counted is not None:
-                mask = counted if mask is None else counted * mask
+            if mask is None:
+                mask = counted
+            elif counted is not None and mask.shape == counted.shape:  # any other, Guide refuses
+                mask = counted * mask
         return problems, (pred, truth, mask)
 
     @staticmethod

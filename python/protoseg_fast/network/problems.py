@@ -13,6 +13,7 @@ from torch import Tensor
 
 from protoseg_fast.network import devices
 from protoseg_fast.network.hooks import plain
+from protoseg_fast.network.records import check_distinct
 
 __all__ = ["Activation", "Problems", "Targets", "as_tensor", "probabilities", "problems_of"]
 
@@ -51,8 +52,11 @@ class Problems:
 
         Raises:
             ValueError: if the target has another shape, or labels that are no integers.
+            TypeError: if it is complex.
         """
         target = as_tensor("target", target, pred.device)
+        if target.is_complex():
+            raise TypeError(f"target must be real, got dtype {target.dtype}.")
         shape = tuple(pred.shape)
         single = (shape[0], 1, *shape[2:])
         if tuple(target.shape) == (single[0], *single[2:]):
@@ -80,7 +84,8 @@ def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
     """Find the binary problems of a network with so many channels.
 
     Raises:
-        ValueError: for names, classes or regions that do not go with the channels.
+        ValueError: for names, classes or regions that do not go with the channels, and for two
+            of one name.
         TypeError: for anything else than names, classes or regions.
     """
     wanted = channels - 1 if softmax else channels
@@ -106,9 +111,11 @@ def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
                 f"{', one of them background' if softmax else ''}, got {list(targets)}."
             )
         names = tuple(map(str, targets))
+        check_distinct("targets", names)
         return Problems(names, tuple((c + 1,) for c in range(wanted)) if softmax else None, softmax)
     if not names:
         raise ValueError("targets is empty; None means every channel.")
+    check_distinct("targets", names)
     if softmax and (wrong := [c for region in labels for c in region if not 0 <= c < channels]):
         raise ValueError(f"targets has classes {wrong}, but the network has {channels} classes.")
     if not softmax and len(names) != channels:

@@ -27,6 +27,7 @@ __all__ = [
     "Record",
     "arrow_of",
     "categorical",
+    "check_distinct",
     "columns_of",
     "fetched",
     "fitting",
@@ -78,6 +79,12 @@ class Record:
     counts: dict[str, Counts]
     feature_size: tuple[int, ...]
     channels: int
+
+
+def check_distinct(argument: str, names: Sequence[Any]) -> None:
+    """Raise ValueError if two names of an argument are the same: their rows would be, too."""
+    if len(set(names)) < len(names):
+        raise ValueError(f"{argument} must all be different, got {list(names)}.")
 
 
 def fitting(divisions: Sequence[Groups], channels: int) -> tuple[list[Groups], str | None]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, ParamSpec, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,11 +16,11 @@ from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
 from protoseg_fast.network.ability_map import SegmentationAbilityMap
 from protoseg_fast.network.copies import Copies, Keep
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform, picker
-from protoseg_fast.network.layers import Layers
+from protoseg_fast.network.layers import Layers, unwrap
 from protoseg_fast.network.mappers import ImageMapper, WindowMapper
 from protoseg_fast.network.predictor import Predictor
 from protoseg_fast.network.problems import Activation, Problems, Targets
-from protoseg_fast.network.records import Record
+from protoseg_fast.network.records import Record, check_distinct
 from protoseg_fast.network.tracer import Tracer, check_groups, trace
 from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
 from protoseg_fast.network.windows import Grid, SlidingWindow
@@ -37,6 +40,30 @@ class Observer(Protocol):
         """Take what a layer put out, just scored; never called for images run by windows."""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_turns: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_taking_turns = threading.Lock()
+
+
+def _one_thread_at_a_time(run: Callable[P, R]) -> Callable[P, R]:
+    """Let threads that ask for the same network wait for each other: hooks hear them all."""
+
+    @functools.wraps(run)
+    def in_turn(*args: P.args, **kwargs: P.kwargs) -> R:
+        model = args[0] if args else kwargs.get("model")
+        if not isinstance(model, nn.Module):
+            return run(*args, **kwargs)  # which says what is wrong
+        with _taking_turns:
+            turn = _turns.setdefault(unwrap(model), threading.RLock())
+        with turn:
+            return run(*args, **kwargs)
+
+    return in_turn
+
+
+@_one_thread_at_a_time
 def segmentation_ability_map(
     model: nn.Module,
     image: Any,
@@ -124,9 +151,10 @@ def segmentation_ability_map(
     Raises:
         ValueError: for layers that do not exist, with the nearest names; shapes, labels or classes
             that do not fit; probabilities outside [0, 1] (a wrong activation); a network that puts
-            out something else the second time; copies beyond the budget; or if no layer could be
-            scored, with the reasons.
+            out something else the second time; copies beyond the budget; two targets or cases of
+            one name; or if no layer could be scored, with the reasons.
         TypeError: for arguments of other types.
+        RuntimeError: if another thread runs the network meanwhile; a second call waits instead.
 
     Examples:
         >>> import torch
@@ -151,6 +179,8 @@ def segmentation_ability_map(
     if window is not None:
         if guide is not None:
             raise ValueError("window goes without guide.")
+        if image.numel() == 0:
+            raise ValueError(f"image must not be empty, got shape {tuple(image.shape)}.")
         grid = SlidingWindow.of(window).grid(image.shape[2:])
         windows = _Windows(network, grid, check_groups(groups), options, hooking, scope, binarize)
         with torch.no_grad():
@@ -215,6 +245,7 @@ class _Windows:
         names = list(range(len(image))) if cases is None else list(cases)
         if len(names) != len(image):
             raise ValueError(f"cases names {len(names)} images, but there are {len(image)}.")
+        check_distinct("cases", names)
         sweep = self.sweep(image, layers, copies)
         problems, arrays = self.network.references(sweep.predict(), *reference)
         if observer is not None:

@@ -13,7 +13,14 @@ from protoseg_fast.network.ability_map import Mapper, SegmentationAbilityMap
 from protoseg_fast.network.devices import beside
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform
 from protoseg_fast.network.layers import Layers
-from protoseg_fast.network.records import WHOLE_LAYER, Record, fetched, fitting, score_layers
+from protoseg_fast.network.records import (
+    WHOLE_LAYER,
+    Record,
+    check_distinct,
+    fetched,
+    fitting,
+    score_layers,
+)
 
 __all__ = ["Tracer", "trace"]
 
@@ -68,8 +75,11 @@ def trace(
 
     Raises:
         ValueError: for layers that do not exist, with the nearest names; during a forward pass,
-            for a layer chosen by name whose features do not fit the guide. Layers chosen
-            otherwise are left out; ``tracer.skipped`` says why.
+            for a layer chosen by name whose features do not fit the guide (layers chosen
+            otherwise are left out; ``tracer.skipped`` says why), and for a case that has been
+            scored before; for two targets of one name.
+        RuntimeError: during a forward pass, if another thread runs the network at the same time
+            (from torch 2.1 on).
         TypeError: for arguments of other types.
 
     Examples:
@@ -181,6 +191,7 @@ class Tracer:
         self._records: list[Record] = []
         self._pending: list[Record] = []
         self._case = 0
+        self._taken: set[int | str] = set()
         self._hooks.skipped.clear()
 
     def _check_guide(self, guide: Guide) -> None:
@@ -195,11 +206,18 @@ class Tracer:
             raise ValueError(
                 f"targets names {len(self.targets)} targets, but the guide has {guide.targets}."
             )
+        check_distinct("targets", self.targets or ())
 
     def begin(self) -> None:
         """Begin a pass, as the network's own hook does; what one that raised left is forgotten."""
         self._pending = []
-        self._require_guide()
+        guide = self._require_guide()
+        cases = list(self._names_of_cases(guide))
+        check_distinct("cases", cases)
+        if taken := [case for case in cases if case in self._taken]:
+            raise ValueError(
+                f"Case {taken[0]!r} has been scored already; name another one, or call reset()."
+            )
 
     def commit(self) -> None:
         """End a pass, as the network's own hook does: its rows count, its cases are used up."""
@@ -208,12 +226,16 @@ class Tracer:
         guide.check()
         # Not later: counts of many passes would fill a device with small arrays.
         self._records += fetched(pending)
+        self._taken.update(self._names_of_cases(guide))
         self._case += guide.images
         self.cases = None
 
     def skip(self, skipped: dict[str, str]) -> None:
         """Note layers that were left out, and why."""
         self._hooks.skipped.update(skipped)
+
+    def _names_of_cases(self, guide: Guide) -> Sequence[int | str]:
+        return range(self._case, self._case + guide.images) if self.cases is None else self.cases
 
     def _require_guide(self) -> Guide:
         if self._guide is None:
@@ -237,7 +259,7 @@ class Tracer:
     def score_all(self, outputs: Sequence[tuple[str, int, Tensor]]) -> None:
         """Score several (layer, call, features) together."""
         guide = self._require_guide()
-        cases = range(self._case, self._case + guide.images) if self.cases is None else self.cases
+        cases = self._names_of_cases(guide)
         if len(cases) != guide.images:
             raise ValueError(f"cases names {len(cases)} images, but the guide has {guide.images}.")
         names = [str(t) for t in self.targets or range(guide.targets)]

@@ -48,7 +48,7 @@ class SlidingWindow:
         """
         if isinstance(window, cls):
             return window
-        if isinstance(window, int | list | tuple):
+        if isinstance(window, list | tuple) or _is_whole(window):
             return cls(window)
         if all(hasattr(window, name) for name in ("roi_size", "overlap", "sw_batch_size")):
             return cls(
@@ -70,11 +70,17 @@ class SlidingWindow:
 
         Raises:
             ValueError: for another number of axes, or values out of range.
+            TypeError: for extents or a batch_size that are no whole numbers.
         """
         rank = len(size)
+        wanted_roi = _each("roi_size", self.roi_size, rank)
+        if not all(wanted is None or _is_whole(wanted) for wanted in wanted_roi):
+            raise TypeError(f"roi_size must be whole numbers, got {self.roi_size!r}.")
+        if not _is_whole(self.batch_size):
+            raise TypeError(f"batch_size must be a whole number, got {self.batch_size!r}.")
         roi = [
-            extent if wanted is None or wanted <= 0 else wanted
-            for extent, wanted in zip(size, _each("roi_size", self.roi_size, rank), strict=True)
+            extent if wanted is None or wanted <= 0 else int(wanted)
+            for extent, wanted in zip(size, wanted_roi, strict=True)
         ]
         overlap = _each("overlap", self.overlap, rank)
         if not all(0 <= share < 1 for share in overlap):
@@ -167,6 +173,10 @@ class Grid:
         if mode == "constant":
             return functional.pad(x, widths, value=self.geometry.cval)
         return functional.pad(x, widths, mode=mode)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _each(name: str, value: Any, rank: int) -> Sequence[Any]:
