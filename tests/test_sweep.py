@@ -124,6 +124,14 @@ def test_ignore_label_becomes_the_mask(model, image, label) -> None:
     assert (table.to_pandas().voxels.unique() == both.sum((1, 2, 3)).numpy()).all()
 
 
+@pytest.mark.parametrize(("dtype", "ignored"), [(torch.uint8, -1), (torch.int8, 255)])
+def test_ignore_label_is_none_of_the_labels_it_wraps_around_to(model, image, dtype, ignored):
+    label = torch.zeros(2, *SIZE, dtype=dtype)
+    label[:, :4] = torch.tensor(ignored).to(dtype)
+    table = sam(model, image, target=label, activation="softmax", ignore_label=ignored)
+    assert set(table.to_pandas().voxels) == {SIZE[0] * SIZE[1]}
+
+
 def test_activations(model, image) -> None:
     class Probable(Classes):
         def forward(self, x):
@@ -314,9 +322,6 @@ def test_tables_that_draw_maps_pickle(model, image, prediction) -> None:
     again = pickle.loads(pickle.dumps(table))
     equal(table, again)
     assert torch.equal(table.map("first", 1, image), again.map("first", 1, image))
-    for unit in (1.5, None, "unit", 99):
-        with pytest.raises(ValueError, match='unit must be "layer" or a channel below'):
-            table.map("first", unit, image)
 
 
 # --- maps -----------------------------------------------------------------------------------------
@@ -342,6 +347,12 @@ def test_map_draws_what_was_counted(model, image, label) -> None:
             table.map(layer, unit, image, call=call)
     with pytest.raises(ValueError, match="no target"):
         table.map("first", 0, image, target="c")
+
+
+@pytest.mark.parametrize("unit", [1.5, None, True, "unit", -1, 99])
+def test_maps_of_units_that_do_not_exist(model, image, unit) -> None:
+    with pytest.raises(ValueError, match='unit must be "layer" or a channel below'):
+        sam(model, image).map("first", unit, image)
 
 
 @pytest.mark.parametrize("window", [None, 16])

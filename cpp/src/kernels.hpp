@@ -17,6 +17,7 @@ constexpr std::int64_t segment_voxels = 16 * block_voxels;
 
 // Voxels per packed word of targets and masks.
 constexpr int word_bits = 64;
+static_assert(block_voxels % word_bits == 0, "blocks begin with a word");
 
 struct Tally {
   std::int64_t tp;

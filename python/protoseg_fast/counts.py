@@ -115,22 +115,23 @@ class Counts(_Parts):
         }
         arrays, kind = self._given(given)
         shape = tuple(arrays["tp"].shape)
+        if len(shape) != 3:
+            raise ValueError(f"tp must have shape (N, G, T), got {shape}.")
         for name, array in arrays.items():
-            expected = (*shape[:1], 1, 1) if name == "voxels" else shape
-            if len(shape) != 3 or tuple(array.shape) not in (shape, expected):
+            also = (shape[0], 1, 1) if name == "voxels" else shape
+            if tuple(array.shape) not in (shape, also):
                 raise ValueError(
-                    f"{name} must have shape {'(N, 1, 1)' if name == 'voxels' else '(N, G, T)'} "
-                    f"as tp has it, got {tuple(array.shape)}, and tp {shape}."
+                    f"{name} must have shape {also} to go with tp, got {tuple(array.shape)}."
                 )
-        super().__init__({n: self._checked(n, a, kind) for n, a in arrays.items()}, kind)
+        if kind.device == "cpu":  # a device's arrays are checked where they are scored
+            arrays = {name: self._widened(name, array) for name, array in arrays.items()}
+        super().__init__(arrays, kind)
 
     @staticmethod
-    def _checked(name: str, array: Any, kind: Kind) -> Any:
-        """The array as counts are kept: int64, or bool."""
-        wanted = "bool" if name == "defined" else "int64"
-        if kind.device != "cpu":  # as this package made it
-            return array
-        if array.dtype.kind not in ("b" if name == "defined" else "iu"):
+    def _widened(name: str, array: np.ndarray) -> np.ndarray:
+        """Counts as they are kept."""
+        wanted, kinds = ("bool", "b") if name == "defined" else ("int64", "iu")
+        if array.dtype.kind not in kinds:
             raise TypeError(f"{name} must be {wanted}, got dtype {array.dtype}.")
         return array.astype(wanted, copy=False)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import numbers
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
@@ -370,6 +370,11 @@ def _core_options(
     )
 
 
+def is_whole(value: Any) -> TypeGuard[int]:
+    """Whether a value is an integer of any library, but not True or False."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
 def _group_count(groups: Groups, features: Any) -> int:
     if isinstance(groups, str):
         if groups == "layer":
@@ -379,7 +384,7 @@ def _group_count(groups: Groups, features: Any) -> int:
             count: int = features.shape[1] if len(features.shape) > 1 else 1
             return count
         raise ValueError(f'groups must be an int, "layer" or "unit", got {groups!r}.')
-    if isinstance(groups, bool) or not isinstance(groups, numbers.Integral):
+    if not is_whole(groups):
         raise TypeError(f'groups must be an int, "layer" or "unit", got {groups!r}.')
     if not -(2**63) <= groups < 2**63:
         raise ValueError(f"groups must divide the channels of features, got {groups}.")

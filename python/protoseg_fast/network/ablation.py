@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from protoseg_fast.guide import is_whole
 from protoseg_fast.network.hooks import first_tensor, uncompiled
 from protoseg_fast.network.layers import select_layers, unwrap
 
@@ -101,7 +102,7 @@ def _replacing(
 def _channels(several: int | Iterable[int]) -> list[int]:
     values = [several] if isinstance(several, numbers.Integral) else list(several)  # type: ignore[arg-type]
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        if not is_whole(value):
             raise TypeError(f"units must be channels (int) by layer, got {value!r}.")
         if value < 0:
             raise ValueError(f"units must be channels from 0 on, got {value}.")

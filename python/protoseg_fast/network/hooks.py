@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import threading
 import warnings
 from collections import Counter
@@ -34,9 +33,6 @@ Pick: TypeAlias = "int | str | Callable[[Any], Any] | None"
 ReshapeTransform: TypeAlias = (
     "Callable[[Tensor], Tensor] | Mapping[Any, Callable[[Tensor], Tensor]] | None"
 )
-
-# Whether hooks can be called after exceptions, too (torch 2.1).
-_ALWAYS_CALL = "always_call" in inspect.signature(nn.Module.register_forward_hook).parameters
 
 
 class LayerHooks:
@@ -98,9 +94,8 @@ class LayerHooks:
                 stack.callback(module.register_forward_hook(self._hook(name)).remove)
             # Last, so that a chosen layer that is the network's last is part of the pass.
             stack.callback(model.register_forward_hook(self._end).remove)
-            if _ALWAYS_CALL:
-                leave = model.register_forward_hook(self._leave, always_call=True)
-                stack.callback(leave.remove)
+            # After exceptions, too.
+            stack.callback(model.register_forward_hook(self._leave, always_call=True).remove)
             self._stack = stack.pop_all()
         return self
 
@@ -125,7 +120,7 @@ class LayerHooks:
                 "Two threads run the network at once while its layers are scored; run one pass "
                 "after the other, or give each thread a copy of the network."
             )
-        self._runner = here if _ALWAYS_CALL else None
+        self._runner = here
         self._calls.clear()
         self._inside = True
         self._on_begin()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from protoseg_fast.guide import Guide
+from protoseg_fast.guide import Guide, is_whole
 from protoseg_fast.network.devices import beside
 from protoseg_fast.network.hooks import LayerHooks
 from protoseg_fast.network.layers import Layers
@@ -83,7 +82,7 @@ def channels_of(unit: int | str, features: Tensor) -> slice:
     channels = features.shape[1]
     if unit == "layer":
         return slice(0, channels)
-    if not isinstance(unit, numbers.Integral) or not 0 <= unit < channels:
+    if not is_whole(unit) or not 0 <= unit < channels:
         raise ValueError(f'unit must be "layer" or a channel below {channels}, got {unit!r}.')
     return slice(unit, unit + 1)
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protoseg_fast.guide import is_whole
 from protoseg_fast.network import devices
 from protoseg_fast.network.hooks import plain
 from protoseg_fast.network.records import check_distinct
@@ -62,7 +63,9 @@ class Problems:
         if tuple(target.shape) == (single[0], *single[2:]):
             target = target.unsqueeze(1)
         if tuple(target.shape) == single and (self.labels is not None or shape[1] == 1):
-            counted = None if ignore_label is None else target != ignore_label
+            counted = None
+            if ignore_label is not None:  # compared in 64 bits: in 8, -1 is 255
+                counted = (target if target.is_floating_point() else target.long()) != ignore_label
             if self.labels is not None:
                 target = _members(target, self.labels)
             elif counted is not None:
@@ -180,6 +183,6 @@ def _labels(value: Any) -> tuple[int, ...]:
     values = (value,) if isinstance(value, numbers.Integral) else value
     if isinstance(values, str) or not isinstance(values, Sequence) or not values:
         raise TypeError(f"A target's labels must be an int or several, got {value!r}.")
-    if not all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in values):
+    if not all(map(is_whole, values)):
         raise TypeError(f"A target's labels must be an int or several, got {value!r}.")
     return tuple(int(v) for v in values)

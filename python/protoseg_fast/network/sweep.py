@@ -40,18 +40,18 @@ class Observer(Protocol):
         """Take what a layer put out, just scored; never called for images run by windows."""
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 _turns: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
 _taking_turns = threading.Lock()
 
 
-def _one_thread_at_a_time(run: Callable[P, R]) -> Callable[P, R]:
+def _one_thread_at_a_time(run: Callable[_P, _R]) -> Callable[_P, _R]:
     """Let threads that ask for the same network wait for each other: hooks hear them all."""
 
     @functools.wraps(run)
-    def in_turn(*args: P.args, **kwargs: P.kwargs) -> R:
+    def in_turn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         model = args[0] if args else kwargs.get("model")
         if not isinstance(model, nn.Module):
             return run(*args, **kwargs)  # which says what is wrong

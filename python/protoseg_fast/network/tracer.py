@@ -78,8 +78,7 @@ def trace(
             for a layer chosen by name whose features do not fit the guide (layers chosen
             otherwise are left out; ``tracer.skipped`` says why), and for a case that has been
             scored before; for two targets of one name.
-        RuntimeError: during a forward pass, if another thread runs the network at the same time
-            (from torch 2.1 on).
+        RuntimeError: during a forward pass, if another thread runs the network at the same time.
         TypeError: for arguments of other types.
 
     Examples:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from protoseg_fast.guide import is_whole
+
 __all__ = ["Grid", "Slices", "SlidingWindow", "Window"]
 
 Slices = tuple[slice, ...]
@@ -48,7 +50,7 @@ class SlidingWindow:
         """
         if isinstance(window, cls):
             return window
-        if isinstance(window, list | tuple) or _is_whole(window):
+        if isinstance(window, list | tuple) or is_whole(window):
             return cls(window)
         if all(hasattr(window, name) for name in ("roi_size", "overlap", "sw_batch_size")):
             return cls(
@@ -74,9 +76,9 @@ class SlidingWindow:
         """
         rank = len(size)
         wanted_roi = _each("roi_size", self.roi_size, rank)
-        if not all(wanted is None or _is_whole(wanted) for wanted in wanted_roi):
+        if not all(wanted is None or is_whole(wanted) for wanted in wanted_roi):
             raise TypeError(f"roi_size must be whole numbers, got {self.roi_size!r}.")
-        if not _is_whole(self.batch_size):
+        if not is_whole(self.batch_size):
             raise TypeError(f"batch_size must be a whole number, got {self.batch_size!r}.")
         roi = [
             extent if wanted is None or wanted <= 0 else int(wanted)
@@ -173,10 +175,6 @@ class Grid:
         if mode == "constant":
             return functional.pad(x, widths, value=self.geometry.cval)
         return functional.pad(x, widths, mode=mode)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _each(name: str, value: Any, rank: int) -> Sequence[Any]:
