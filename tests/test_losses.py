@@ -200,6 +200,42 @@ def test_deep_supervision_adds_the_loss_of_layers() -> None:
     assert all(p.grad is not None for p in model.parameters())
 
 
+def test_a_layer_counts_as_it_was_put_out() -> None:
+    """Also where an in-place activation overwrites it."""
+
+    def model(inplace: bool) -> nn.Sequential:
+        torch.manual_seed(0)
+        first, act = nn.Conv2d(1, 4, 3, padding=1), nn.LeakyReLU(inplace=inplace)
+        return nn.Sequential(first, nn.InstanceNorm2d(4), act, nn.Conv2d(4, 1, 1))
+
+    image, target = torch.randn(2, 1, 12, 12), torch.rand(2, 1, 12, 12) < 0.4
+    steps = []
+    for network in (model(inplace=True), model(inplace=False)):
+        with psf.deep_supervision(network, ["0", "1", "2"]) as supervision:
+            for _ in range(2):
+                network.zero_grad()
+                loss = supervision.loss(network(image).sigmoid(), target)
+                loss.backward()
+                steps.append([loss, *(p.grad for p in network.parameters())])
+    for inplace, plain in zip(steps[:2], steps[2:], strict=True):
+        torch.testing.assert_close(inplace, plain)
+
+
+def test_a_layer_that_is_overwritten_later_than_in_the_first_pass() -> None:
+    act = nn.ReLU()
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.InstanceNorm2d(4), act)
+    image, target = torch.randn(1, 1, 12, 12), torch.rand(1, 1, 12, 12) < 0.4
+    with psf.deep_supervision(model, ["1"]) as supervision:
+        expected = supervision.loss(model(image)[:, :1].sigmoid(), target)
+        act.inplace = True
+        pred = model(image)[:, :1].sigmoid()
+        with pytest.raises(RuntimeError, match=r"\['1'\].* overwritten in place"):
+            supervision.loss(pred, target)
+        torch.testing.assert_close(
+            supervision.loss(model(image)[:, :1].sigmoid(), target), expected
+        )
+
+
 def test_hooks_are_given_back_after_an_exception() -> None:
     model = network()
     supervision = psf.deep_supervision(model, ["1"], psf.SALoss(groups="unit"))

@@ -25,6 +25,9 @@ class DeepSupervision:
         self._model = model
         self._criterion = criterion
         self._features: dict[str, Tensor] = {}
+        # What layers put out, and the version that was kept: in-place activations overwrite it.
+        self._outputs: dict[str, tuple[Tensor, int]] = {}
+        self._copied = set(weights)
         self._handles: list[Any] = []
 
     def __enter__(self) -> DeepSupervision:
@@ -49,7 +52,7 @@ class DeepSupervision:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
-        self._features.clear()
+        self._forget()
 
     def loss(self, pred: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the weighted mean of the loss over the layers of the last forward pass.
@@ -63,7 +66,8 @@ class DeepSupervision:
             A scalar: sum of weight x loss over the layers, divided by the sum of their weights.
 
         Raises:
-            RuntimeError: if a layer has not been through a forward pass since the last call.
+            RuntimeError: if a layer has not been through a forward pass since the last call, or
+                was overwritten in place for the first time.
         """
         missing = self.weights.keys() - self._features.keys()
         if missing:
@@ -71,6 +75,7 @@ class DeepSupervision:
                 f"No features of {sorted(missing)}: call the model inside the with block before "
                 "each loss(); layers that a forward pass skips cannot be supervised."
             )
+        self._check_overwritten()
         total = sum(
             weight * self._criterion(self._features.pop(name), pred, target, mask)
             for name, weight in self.weights.items()
@@ -78,8 +83,22 @@ class DeepSupervision:
         result: Tensor = total / sum(self.weights.values())  # type: ignore[assignment]
         return result
 
+    def _check_overwritten(self) -> None:
+        """Learn which layers have to be copied: those that what follows overwrites in place."""
+        changed = {name for name, (x, version) in self._outputs.items() if x._version != version}
+        lost = changed - self._copied
+        self._copied = (self._copied - self._outputs.keys()) | changed
+        self._outputs.clear()
+        if lost:
+            self._features.clear()
+            raise RuntimeError(
+                f"What {sorted(lost)} put out was overwritten in place, as it was not in the passes "
+                "before; run the model once more: from now on it is copied."
+            )
+
     def _forget(self, *_: Any) -> None:
         self._features.clear()
+        self._outputs.clear()
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -88,7 +107,9 @@ class DeepSupervision:
                     f"Layer {name!r} ({type(module).__name__}) returns "
                     f"{type(output).__name__}, not a tensor; choose a layer inside it."
                 )
-            self._features[name] = output
+            self._features[name] = output.clone() if name in self._copied else output
+            if not output.is_inference():  # whose versions are not counted
+                self._outputs[name] = output, output._version
 
         return hook
 
@@ -108,7 +129,8 @@ def deep_supervision(
 
     Returns:
         A context manager; inside, ``.loss(pred, target, mask=None)`` after each forward pass. A
-        layer that is called several times in a pass counts with its last output.
+        layer that is called several times in a pass counts with its last output, as it was put
+        out: of layers that an in-place activation overwrites, a copy is kept until the loss.
 
     Raises:
         ValueError: for a pattern that matches no module, or weights that are not positive.
