@@ -164,7 +164,7 @@ def test_the_image_is_a_layer(model, image, guide) -> None:
 def test_layers_that_do_not_fit_are_skipped_unless_they_were_named(model, image, guide) -> None:
     with psf.trace(model, layers="all", guide=guide) as tracer:
         model(image)
-    assert set(tracer.skipped) == {"gate"}
+    assert set(tracer.skipped) == {"gate", "unused"}
     assert "shape (2, 4)" in tracer.skipped["gate"]
     before = all_hooks(model)
     with (

@@ -35,6 +35,21 @@ def test_output_picks_among_several() -> None:
     assert "shape ()" in tracer.skipped["1"]
 
 
+def test_layers_without_the_wanted_output() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 3, 1), Two(), nn.Identity())
+    image = torch.rand(1, 1, 16, 16)
+    for output in ("third", 2):
+        with psf.trace(model, "all", psf.Guide(image), output=output) as tracer:
+            model(image)
+        assert tracer.result().layers == ["0"]
+        assert f"puts out a dict without output={output!r}" in tracer.skipped["1"]
+        with (
+            pytest.raises(ValueError, match='Layer "1" puts out a dict without'),
+            psf.trace(model, "1", psf.Guide(image), output=output),
+        ):
+            model(image)
+
+
 class Tokens(nn.Module):
     """A patch embedding of ViT, with a class token."""
 

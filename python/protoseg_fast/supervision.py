@@ -92,8 +92,8 @@ class DeepSupervision:
         if lost:
             self._features.clear()
             raise RuntimeError(
-                f"What {sorted(lost)} put out was overwritten in place, as it was not in the passes "
-                "before; run the model once more: from now on it is copied."
+                f"What {sorted(lost)} put out was overwritten in place, as in no pass before; run "
+                "the model once more: from now on it is copied."
             )
 
     def _forget(self, *_: Any) -> None:

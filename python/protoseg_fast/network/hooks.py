@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 import threading
 import warnings
 from collections import Counter
@@ -34,14 +35,17 @@ ReshapeTransform: TypeAlias = (
     "Callable[[Tensor], Tensor] | Mapping[Any, Callable[[Tensor], Tensor]] | None"
 )
 
+_CALL = nn.Module._call_impl.__code__
+
 
 class LayerHooks:
     """Within the block, what the chosen layers put out goes to ``visit``, one call at a time.
 
     A pass begins when the network is called and ends when it returns; if it raises, it never
-    ends. Layers that are run without the network itself belong to a pass that was not begun. Hooks
-    hear every thread that runs the network, and cannot tell whose a layer is: passes of two threads
-    at once are an error.
+    ends. A network that calls itself (test-time augmentation) is still in the same pass. Layers
+    that are run without the network itself belong to a pass that was not begun. Hooks hear every
+    thread that runs the network, and cannot tell whose a layer is: passes of two threads at once
+    are an error. Copies of the network that are made meanwhile have no hooks.
 
     Args:
         model: the network, wrapped or not. It is run without torch.compile.
@@ -50,6 +54,7 @@ class LayerHooks:
             what runs next may overwrite them.
         unfit: returns why features cannot be used, or None. Such a layer is left out and noted in
             ``skipped``, but for one that was chosen by its name, which is an error.
+        insist: whether it is; so is one that a pass does not call.
         output: see `protoseg_fast.trace`.
         reshape_transform: see `protoseg_fast.trace`.
         on_begin, on_end: called as a pass begins and ends.
@@ -62,6 +67,7 @@ class LayerHooks:
         visit: Visit,
         *,
         unfit: Callable[[Tensor], str | None] = lambda features: None,
+        insist: bool = True,
         output: Pick = None,
         reshape_transform: ReshapeTransform = None,
         on_begin: Callable[[], None] = lambda: None,
@@ -73,13 +79,13 @@ class LayerHooks:
         self.skipped: dict[str, str] = {}
         self._visit = visit
         self._unfit = unfit
-        self._pick = picker("output", output)
+        self._insisted = self.selection.exact if insist else frozenset()
+        self._output, self._pick = output, picker("output", output)
         self._transforms = self._transforms_by_layer(reshape_transform)
         self._on_begin, self._on_end = on_begin, on_end
-        self._calls: Counter[str] = Counter()
-        self._inside: bool | None = None  # None: the network itself was never called
-        self._runner: int | None = None  # the thread that runs it now
+        self._runner: int | None = None  # the thread that runs the network now
         self._stack: contextlib.ExitStack | None = None
+        self.forget()
 
     def __enter__(self) -> LayerHooks:
         if self._stack is not None:
@@ -88,14 +94,15 @@ class LayerHooks:
         with contextlib.ExitStack() as stack:
             stack.enter_context(uncompiled(self.wrapped))
             model = self.model
-            register = model.register_forward_pre_hook
-            stack.callback(register(self._begin, with_kwargs=True).remove)
+            begin = _Uncopied(self._begin)
+            stack.callback(model.register_forward_pre_hook(begin, with_kwargs=True).remove)
             for name, module in self.selection.modules.items():
-                stack.callback(module.register_forward_hook(self._hook(name)).remove)
+                hook = _Uncopied(self._hook(name))
+                stack.callback(module.register_forward_hook(hook).remove)
             # Last, so that a chosen layer that is the network's last is part of the pass.
-            stack.callback(model.register_forward_hook(self._end).remove)
-            # After exceptions, too.
-            stack.callback(model.register_forward_hook(self._leave, always_call=True).remove)
+            stack.callback(model.register_forward_hook(_Uncopied(self._end)).remove)
+            leave = _Uncopied(self._leave)  # after exceptions, too
+            stack.callback(model.register_forward_hook(leave, always_call=True).remove)
             self._stack = stack.pop_all()
         return self
 
@@ -113,6 +120,12 @@ class LayerHooks:
         """Whether the last pass that began never ended."""
         return self._inside is True
 
+    def forget(self) -> None:
+        """Be as if the network had never run."""
+        self._calls: Counter[str] = Counter()
+        self._inside: bool | None = None  # None: the network itself was never called
+        self.skipped.clear()
+
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         runner, here = self._runner, threading.get_ident()
         if runner not in (None, here):
@@ -121,54 +134,69 @@ class LayerHooks:
                 "after the other, or give each thread a copy of the network."
             )
         self._runner = here
-        self._calls.clear()
-        self._inside = True
-        self._on_begin()
+        if not _calls_itself(module):
+            self._calls.clear()
+            self._inside = True
+            self._on_begin()
         if self.selection.image:
             image = first_tensor([*args, *kwargs.values()])
-            self._lend(INPUT, module, image, named=True)
+            self._lend(INPUT, module, image)
 
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if _calls_itself(module):
+            return
+        for name in self.selection.modules:
+            if name not in self._calls:
+                self._leave_out(name, "is not called")
         self._inside = False
         self._on_end()
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._runner == threading.get_ident():
+        if self._runner == threading.get_ident() and not _calls_itself(module):
             self._runner = None
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
-        named = name in self.selection.exact
-
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
             # Gradient checkpointing runs layers again, after the pass: not a second call.
             if self._inside is not False:
-                self._lend(name, module, output, named=named)
+                self._lend(name, module, output)
 
         return hook
 
-    def _lend(self, name: str, module: nn.Module, output: Any, *, named: bool) -> None:
+    def _lend(self, name: str, module: nn.Module, output: Any) -> None:
         call = self._calls[name]
         self._calls[name] += 1
         with torch.no_grad():
-            found = output if name == INPUT else self._pick(output)
-            reason = "puts out no tensor"
-            if isinstance(found, Tensor):
-                features = plain(found)
-                if transform := self._transforms.get(name):
-                    features = transform(features)
-                reason = self._why_unfit(features)
-                if not transform and not reason and is_channels_last(module, features):
-                    reason = "puts out channels last; lay them out with reshape_transform"
-                if not reason:
-                    return self._visit(name, call, features)
-        if named:
+            features, reason = self._features(name, module, output)
+            if features is not None:
+                return self._visit(name, call, features)
+        self._leave_out(name, reason)
+
+    def _features(self, name: str, module: nn.Module, output: Any) -> tuple[Tensor | None, str]:
+        """Return what is scored of what a layer puts out, or why there is nothing."""
+        found = output
+        if name != INPUT:
+            try:
+                found = self._pick(output)
+            except (LookupError, TypeError):
+                if callable(self._output):
+                    raise
+                return None, f"puts out a {type(output).__name__} without output={self._output!r}"
+        if not isinstance(found, Tensor):
+            return None, "puts out no tensor"
+        features = plain(found)
+        transform = self._transforms.get(name)
+        if transform:
+            features = transform(features)
+        reason = _why_unreadable(features) or self._unfit(features) or ""
+        if not reason and not transform and is_channels_last(module, features):
+            reason = "puts out channels last; lay them out with reshape_transform"
+        return (None, reason) if reason else (features, "")
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        if name == INPUT or name in self._insisted:
             raise ValueError(f'Layer "{name}" {reason}.')
         self.skipped[name] = reason
-
-    def _why_unfit(self, features: Tensor) -> str:
-        if not features.is_floating_point():
-            return f"puts out {features.dtype}, but features must be floating"
-        return self._unfit(features) or ""
 
     def _transforms_by_layer(
         self, transform: ReshapeTransform
@@ -187,6 +215,45 @@ class LayerHooks:
             for name in select_layers(self.model, layers).modules:
                 found[name] = function
         return found
+
+
+class _Uncopied:
+    """A hook that copies of its module do not get: they are other networks."""
+
+    def __init__(self, run: Callable[..., None]) -> None:
+        self._run = run
+
+    def __call__(self, *args: Any) -> None:
+        self._run(*args)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _Uncopied, (_nothing,)
+
+
+def _nothing(*_: Any) -> None:
+    pass
+
+
+def _calls_itself(module: nn.Module) -> bool:
+    """Whether this thread is in a call of a module within another one of it.
+
+    Asks the stack, as hooks that would count are not called after an interrupt.
+    """
+    calls, frame = 0, sys._getframe(1)
+    while frame is not None:
+        calls += frame.f_code is _CALL and frame.f_locals["self"] is module
+        frame = frame.f_back  # type: ignore[assignment]
+    return calls > 1
+
+
+def _why_unreadable(features: Tensor) -> str:
+    """Why the engine cannot read a tensor, whatever its axes; "" if it can."""
+    if not features.is_floating_point() or features.element_size() < 2:
+        return f"puts out {features.dtype}, but features must be floating, of 16 bits or more"
+    if features.is_nested or features.layout is not torch.strided:
+        kind = "nested" if features.is_nested else str(features.layout).removeprefix("torch.")
+        return f"puts out a {kind} tensor, but features must be dense"
+    return "" if features.numel() else f"puts out an empty tensor, {tuple(features.shape)}"
 
 
 def is_channels_last(module: nn.Module, features: Tensor) -> bool:

@@ -14,12 +14,29 @@ import torch
 from torch import nn
 from torch.nn.modules import activation, batchnorm, conv, instancenorm
 
-__all__ = ["INPUT", "PRESETS", "LayerInfo", "Layers", "Selection", "select_layers", "unwrap"]
+__all__ = [
+    "INPUT",
+    "PRESETS",
+    "ExactName",
+    "LayerInfo",
+    "Layers",
+    "Selection",
+    "names_of",
+    "select_layers",
+    "unwrap",
+]
 
-#: The name of the pseudo-layer whose features are the channels of the image.
+#: The name of the pseudo-layer whose features are the channels of the image. A module of that name
+#: goes by `_MODULE_CALLED_INPUT`, which no module can have.
 INPUT = "input"
+_MODULE_CALLED_INPUT = ".input"
 
 Layers: TypeAlias = "str | re.Pattern[str] | type[nn.Module] | Sequence[Any]"
+
+
+class ExactName(str):
+    """A layer's name as tables have it, though a preset may be called the same."""
+
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _NORMS = (
@@ -69,7 +86,8 @@ class Selection:
     Attributes:
         modules: the chosen modules by name, in the order of the network.
         exact: those asked for by their very names; that they can be scored is insisted on.
-        image: whether the channels of the image are scored as layer "input".
+        image: whether the channels of the image are scored as layer "input". A module of that
+            name is ".input".
     """
 
     modules: Mapping[str, nn.Module]
@@ -104,12 +122,13 @@ def unwrap(model: nn.Module) -> nn.Module:
 def names_of(model: nn.Module) -> dict[nn.Module, list[str]]:
     """Return every module of an unwrapped network but itself, with all its names, first one first.
 
-    Parametrizations (spectral norm and the like) are left out: they make weights, not features.
+    A module that is called as the image is goes by ".input". Parametrizations (spectral norm and
+    the like) are left out: they make weights, not features.
     """
     found: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if module is not model and "parametrizations" not in name.split("."):
-            found.setdefault(module, []).append(name)
+            found.setdefault(module, []).append(_MODULE_CALLED_INPUT if name == INPUT else name)
     return found
 
 
@@ -139,7 +158,7 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         if not found:
             raise ValueError(_nothing_found(names, selector))
         chosen.update(found)
-        if isinstance(selector, str):
+        if isinstance(selector, str) and not _is_preset(selector):
             exact.update(module for module in found if selector in names[module])
     modules = {names[module][0]: module for module in names if module in chosen}
     return Selection(
@@ -191,6 +210,10 @@ def _holds_weights(module: nn.Module) -> bool:
     return own_class and any(isinstance(m, conv._ConvNd | nn.Linear) for m in inner)
 
 
+def _is_preset(selector: str) -> bool:
+    return selector in PRESETS and not isinstance(selector, ExactName)
+
+
 def _matching(names: Mapping[nn.Module, list[str]], selector: Any) -> Iterator[nn.Module]:
     if isinstance(selector, type):
         if not issubclass(selector, nn.Module):
@@ -203,7 +226,7 @@ def _matching(names: Mapping[nn.Module, list[str]], selector: Any) -> Iterator[n
             "layers must be a preset, a name, a glob, a re.Pattern, a module type or a sequence "
             f"of these, got {selector!r}."
         )
-    elif selector in PRESETS:
+    elif _is_preset(selector):
         matches = PRESETS[selector]
     elif any(selector in known for known in names.values()):
         matches = lambda module: selector in names[module]  # noqa: E731
@@ -225,7 +248,7 @@ def _iterable(layers: Any) -> Iterable[Any]:
 
 def _nothing_found(names: Mapping[nn.Module, list[str]], selector: Any) -> str:
     known = [name for several in names.values() for name in several]
-    if isinstance(selector, str) and selector in PRESETS:
+    if isinstance(selector, str) and _is_preset(selector):
         return f"The network has none of the layers of the preset {selector!r}."
     if isinstance(selector, type):
         kinds = sorted({type(module).__name__ for module in names})

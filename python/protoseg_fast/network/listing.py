@@ -89,7 +89,13 @@ def list_layers(
         return None if fits else f"puts out shape {tuple(features.shape)}"
 
     hooks = LayerHooks(
-        model, layers, visit, unfit=unfit, output=output, reshape_transform=reshape_transform
+        model,
+        layers,
+        visit,
+        unfit=unfit,
+        insist=False,
+        output=output,
+        reshape_transform=reshape_transform,
     )
     if example is not None:
         args = (example,) if isinstance(example, Tensor) else tuple(example)
@@ -101,7 +107,7 @@ def list_layers(
         found.append(_info(INPUT, "image", (), seen.get(INPUT, []), ""))
     for name, module in hooks.selection.modules.items():
         aliases = tuple(names[module][1:])
-        note = hooks.skipped.get(name, "" if example is None or name in seen else "is not called")
+        note = hooks.skipped.get(name, "")
         found.append(_info(name, type(module).__name__, aliases, seen.get(name, []), note))
     return found
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from protoseg_fast.guide import Guide, is_whole
 from protoseg_fast.network.devices import beside
 from protoseg_fast.network.hooks import LayerHooks
-from protoseg_fast.network.layers import Layers
+from protoseg_fast.network.layers import ExactName, Layers
 from protoseg_fast.network.predictor import Predictor
 from protoseg_fast.network.problems import as_tensor
 from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
@@ -45,7 +45,7 @@ class ImageMapper:
                     part = features[:, channels_of(unit, features)]
                     found.append(guide.segment(beside(guide, part), **self.options)[:, 0, 0])
 
-            with LayerHooks(self.network.model, [layer], visit, **self.hooking):
+            with LayerHooks(self.network.model, [ExactName(layer)], visit, **self.hooking):
                 self.network.model(image)
         return called(found[0] if found else None, layer, call)
 
@@ -63,7 +63,7 @@ class WindowMapper:
         self, layer: str, unit: int | str, image: Any, target: int, call: int, mask: Any
     ) -> Tensor:
         with torch.no_grad():
-            sweep = self.sweep(self.network.image(image), [layer])
+            sweep = self.sweep(self.network.image(image), [ExactName(layer)])
             _, pred = self.network.predict(sweep.predict())
             guide = VolumeGuide.of(
                 sweep, (pred[:, target : target + 1], None, _tensor(mask, pred)), self.binarize

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
@@ -75,9 +76,9 @@ def trace(
 
     Raises:
         ValueError: for layers that do not exist, with the nearest names; during a forward pass,
-            for a layer chosen by name whose features do not fit the guide (layers chosen
-            otherwise are left out; ``tracer.skipped`` says why), and for a case that has been
-            scored before; for two targets of one name.
+            for a layer chosen by name whose features do not fit the guide or that is not called
+            (layers chosen otherwise are left out; ``tracer.skipped`` says why), and for a case
+            that has been scored before; for two targets of one name.
         RuntimeError: during a forward pass, if another thread runs the network at the same time.
         TypeError: for arguments of other types.
 
@@ -129,15 +130,16 @@ class Tracer:
         output: Pick,
         reshape_transform: ReshapeTransform,
     ) -> None:
+        me = weakref.proxy(self)  # or each would keep the other, and guides, until a collection
         self._hooks = LayerHooks(
             model,
             layers,
-            self.score,
-            unfit=self._unfit,
+            lambda layer, call, features: me.score(layer, call, features),
+            unfit=lambda features: me._unfit(features),
             output=output,
             reshape_transform=reshape_transform,
-            on_begin=self.begin,
-            on_end=self.commit,
+            on_begin=lambda: me.begin(),
+            on_end=lambda: me.commit(),
         )
         self._groups = check_groups(groups)
         self._options, self._empty = options, empty
@@ -160,7 +162,7 @@ class Tracer:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Layers that were left out, and why."""
+        """Layers that were left out of some pass, and why."""
         return dict(self._hooks.skipped)
 
     def __enter__(self) -> Tracer:
@@ -191,7 +193,7 @@ class Tracer:
         self._pending: list[Record] = []
         self._case = 0
         self._taken: set[int | str] = set()
-        self._hooks.skipped.clear()
+        self._hooks.forget()
 
     def _check_guide(self, guide: Guide) -> None:
         if not isinstance(guide, Guide):
