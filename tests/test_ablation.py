@@ -63,6 +63,54 @@ def test_several_layers_by_any_selector(model, image) -> None:
     assert found[:, 2:].any()
 
 
+def test_names_come_before_presets() -> None:
+    """Tables name a layer "blocks"; that is not the preset."""
+    model = nn.Sequential()
+    model.add_module("input", nn.Conv2d(1, 2, 1))
+    model.add_module("blocks", nn.Conv2d(2, 2, 1))
+    model.add_module("head", nn.Conv2d(2, 1, 1))
+    image = torch.rand(1, 1, 8, 8)
+    sam = psf.segmentation_ability_map(model.eval(), image)
+    assert sam.layers == [".input", "blocks", "head"]
+    for layer, module in zip(sam.layers, model, strict=True):
+        found = []
+        with psf.ablate(model, {layer: 0}):
+            hook = module.register_forward_hook(lambda *args, found=found: found.append(args[2]))
+            model(image)
+        hook.remove()
+        assert not found[0][:, 0].any()
+        drawn = sam.map(layer, 0, image)
+        guide = psf.Guide(model(image).detach().sigmoid())
+        with torch.no_grad():
+            features = model[: sam.layers.index(layer) + 1](image)
+        assert torch.equal(drawn, guide.segment(features[:, :1])[:, 0, 0])
+    with pytest.raises(ValueError, match='"input" is the image'), psf.ablate(model, {"input": [0]}):
+        pass
+
+
+@pytest.mark.parametrize("replace", ["zero", "mean"])
+def test_channels_of_tokens_are_the_last_axis(replace: str) -> None:
+    class Block(nn.Linear):
+        """Not known to put its channels last."""
+
+    model = nn.Sequential(nn.Linear(3, 6), nn.LayerNorm(6), Block(6, 6))
+    tokens = torch.rand(2, 4, 3)
+    for stop, dim in ((1, None), (2, None), (3, -1)):
+        part = model[:stop]
+        expected = part(tokens)
+        with psf.ablate(model, {str(stop - 1): [1, 5]}, replace=replace, dim=dim):
+            found = part(tokens)
+        assert torch.equal(found[..., [0, 2, 3, 4]], expected[..., [0, 2, 3, 4]])
+        units = expected[..., [1, 5]]
+        level = units.mean(1, keepdim=True).expand_as(units)
+        torch.testing.assert_close(found[..., [1, 5]], level if replace == "mean" else 0 * units)
+        with (
+            pytest.raises(ValueError, match="no unit 10 along axis -1"),
+            psf.ablate(model, {str(stop - 1): 10}, dim=dim),
+        ):
+            part(tokens)
+
+
 def test_equals_running_the_rest_on_features_without_the_units(model, image) -> None:
     with psf.ablate(model, {"encoder.0.act": [0, 2]}):
         found = model(image)
@@ -113,6 +161,7 @@ def test_compiled_models(model, image) -> None:
         ({"head": -1}, {}, ValueError, "from 0 on"),
         ({"head": [0.5]}, {}, TypeError, "channels"),
         ({"head": [True]}, {}, TypeError, "channels"),
+        ({"head": 0}, {"dim": 1.0}, TypeError, "dim"),
         ({"head": 0}, {"replace": "noise"}, ValueError, '"mean"'),
     ],
 )

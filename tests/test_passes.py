@@ -1,4 +1,4 @@
-"""What belongs to a forward pass, and to which network: calls of itself, copies, what is skipped."""
+"""What belongs to a forward pass, and to which network: its own calls, copies, what is left out."""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from protoseg_fast.guide import is_whole
-from protoseg_fast.network.hooks import first_tensor, uncompiled
-from protoseg_fast.network.layers import select_layers, unwrap
+from protoseg_fast.network.hooks import is_channels_last, uncompiled
+from protoseg_fast.network.layers import ExactName, select_layers, unwrap
 
 __all__ = ["ablate"]
 
@@ -23,6 +23,7 @@ def ablate(
     units: Mapping[Any, int | Iterable[int]],
     *,
     replace: Literal["zero", "mean"] = "zero",
+    dim: int | None = None,
 ) -> Iterator[nn.Module]:
     """Within the block, some units of a network put out nothing, so that one sees what they do.
 
@@ -35,17 +36,20 @@ def ablate(
     Args:
         model: the network.
         units: channels by layer, as `SegmentationAbilityMap.best` names them:
-            ``{"enc.0": [3, 7]}``. Layers as in `protoseg_fast.list_layers`.
+            ``{"enc.0": [3, 7]}``. Layers as in `protoseg_fast.list_layers`, but that the name of a
+            layer comes before a preset, and that the image, "input", is none.
         replace: by "zero", or by the unit's "mean" over each image, which keeps its level and takes
             its shape.
+        dim: the axis of the channels in what the layers put out: -1 for blocks of ViT (N, L, C)
+            and Swin (N, *size, C); None: 1, and -1 for linear layers and layer norms of channels.
 
     Yields:
         The network inside any wrappers.
 
     Raises:
-        ValueError: for layers or channels that do not exist (channels: as the layer runs), and
-            for another ``replace``.
-        TypeError: for channels that are no integers.
+        ValueError: for layers or channels that do not exist (channels: as the layer runs), for
+            "input", and for another ``replace``.
+        TypeError: for channels, or a ``dim``, that are no integers.
 
     Examples:
         >>> import torch
@@ -58,42 +62,52 @@ def ablate(
     """
     if replace not in ("zero", "mean"):
         raise ValueError(f'replace must be "zero" or "mean", got {replace!r}.')
+    if dim is not None and not is_whole(dim):
+        raise TypeError(f"dim must be an int or None, got {dim!r}.")
     inner = unwrap(model)
     chosen: dict[str, tuple[nn.Module, list[int]]] = {}
     for layers, several in units.items():
         channels = _channels(several)
-        for name, module in select_layers(inner, layers).modules.items():
+        found = select_layers(inner, ExactName(layers) if isinstance(layers, str) else layers)
+        if found.image:
+            raise ValueError('"input" is the image; change its channels before the network runs.')
+        for name, module in found.modules.items():
             chosen.setdefault(name, (module, []))[1].extend(channels)
     with contextlib.ExitStack() as stack:
         stack.enter_context(uncompiled(model))
         for name, (module, channels) in chosen.items():
-            hook = _replacing(name, sorted(set(channels)), replace)
+            hook = _replacing(name, sorted(set(channels)), replace, dim)
             stack.callback(module.register_forward_hook(hook).remove)
         yield inner
 
 
 def _replacing(
-    name: str, channels: list[int], replace: str
+    name: str, channels: list[int], replace: str, dim: int | None
 ) -> Callable[[nn.Module, Any, Any], Tensor | None]:
-    def hook(_module: nn.Module, _args: Any, output: Any) -> Tensor | None:
+    def hook(module: nn.Module, _args: Any, output: Any) -> Tensor | None:
         if not channels:
             return None
         if not isinstance(output, Tensor):
-            tensor = first_tensor(output)
-            found = type(output).__name__ if tensor is None else f"a {type(output).__name__}"
-            raise ValueError(f'Layer "{name}" must put out a tensor to be ablated, got {found}.')
-        if output.dim() < 2 or channels[-1] >= output.shape[1]:
+            raise ValueError(
+                f'Layer "{name}" must put out a tensor to be ablated, got {type(output).__name__}.'
+            )
+        axis = dim
+        if axis is None:
+            axis = -1 if is_channels_last(module, output) else 1
+        if not -output.dim() <= axis < output.dim() or channels[-1] >= output.shape[axis]:
             raise ValueError(
                 f'Layer "{name}" puts out shape {tuple(output.shape)}, and has no unit '
-                f"{channels[-1]}."
+                f"{channels[-1]} along axis {axis}."
             )
         ablated = output.clone()
+        units = ablated.movedim(axis, 1)  # a view
         index = torch.tensor(channels, device=output.device)
         if replace == "zero":
-            return ablated.index_fill_(1, index, 0)
+            units.index_fill_(1, index, 0)
+            return ablated
+        level = output.movedim(axis, 1)[:, index]
         axes = tuple(range(2, output.dim()))
-        mean = output[:, index].mean(dim=axes, keepdim=True) if axes else output[:, index]
-        ablated[:, index] = mean.expand_as(output[:, index])
+        units[:, index] = (level.mean(dim=axes, keepdim=True) if axes else level).expand_as(level)
         return ablated
 
     return hook
