@@ -50,6 +50,18 @@ class Net(nn.Module):
         return self.head(x)
 
 
+class Classes(nn.Module):
+    """Four channels at the size of the image."""
+
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 6, 3, padding=1)
+        self.last = nn.Conv2d(6, channels, 1)
+
+    def forward(self, x):
+        return self.last(torch.relu_(self.first(x)) * 5)
+
+
 def library(module: str) -> Any:
     """Import a module of another library; the test is skipped without it, unless CI wants all."""
     if os.environ.get("PROTOSEG_TEST_LIBRARIES") == "required":
@@ -214,3 +226,8 @@ def assert_scores_by_hand(
                     assert row.channels == copy.shape[1]
                     assert row.feature_size == "x".join(map(str, copy.shape[2:]))
     assert next(rows, None) is None
+
+
+def assert_same_table(a: psf.SegmentationAbilityMap, b: psf.SegmentationAbilityMap) -> None:
+    """Every row and column."""
+    importlib.import_module("pandas").testing.assert_frame_equal(a.to_pandas(), b.to_pandas())

@@ -1,4 +1,4 @@
-"""`segmentation_ability_map`: targets, references, one or two passes, errors, maps."""
+"""`segmentation_ability_map`: one or two passes, images, outputs, threads, maps."""
 
 from __future__ import annotations
 
@@ -14,22 +14,15 @@ pd = pytest.importorskip("pandas")
 from torch import nn  # noqa: E402
 
 import protoseg_fast as psf  # noqa: E402
-from networks import Net, all_hooks, assert_scores_by_hand, cloned_features  # noqa: E402
+from networks import (  # noqa: E402
+    Classes,
+    Net,
+    all_hooks,
+    assert_same_table,
+)
 from protoseg_fast import segmentation_ability_map as sam  # noqa: E402
 
 SIZE = (16, 16)
-
-
-class Classes(nn.Module):
-    """Four channels at the size of the image."""
-
-    def __init__(self, channels: int = 4) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(1, 6, 3, padding=1)
-        self.last = nn.Conv2d(6, channels, 1)
-
-    def forward(self, x):
-        return self.last(torch.relu_(self.first(x)) * 5)
 
 
 @pytest.fixture
@@ -46,176 +39,6 @@ def image() -> torch.Tensor:
 @pytest.fixture
 def label() -> torch.Tensor:
     return torch.randint(0, 4, (2, *SIZE), generator=torch.Generator().manual_seed(3))
-
-
-def equal(a: psf.SegmentationAbilityMap, b: psf.SegmentationAbilityMap) -> None:
-    pd.testing.assert_frame_equal(a.to_pandas(), b.to_pandas())
-
-
-# --- targets --------------------------------------------------------------------------------------
-
-
-def test_softmax_scores_every_class_against_the_rest(model, image, label) -> None:
-    table = sam(model, image, target=label, activation="softmax")
-    assert (table.cases, table.targets) == ([0, 1], ["1", "2", "3"])
-    pred = model(image).softmax(1)[:, 1:].detach()
-    truth = torch.stack([label == c for c in (1, 2, 3)], dim=1)
-    by_hand = psf.Guide(pred, truth)
-    with psf.trace(model, guide=by_hand, targets=["1", "2", "3"]) as tracer:
-        model(image)
-    equal(table, tracer.result())
-
-
-def test_regions_are_sums_of_classes(model, image, label) -> None:
-    targets = {"whole": (1, 2, 3), "core": [2, 3], "edge": 1}
-    table = sam(model, image, target=label[:, None], activation="softmax", targets=targets)
-    assert table.targets == ["whole", "core", "edge"]
-    probability = model(image).softmax(1).detach()
-    pred = torch.stack([probability[:, list(c)].sum(1) for c in ((1, 2, 3), (2, 3), (1,))], dim=1)
-    truth = torch.stack([label >= 1, label >= 2, label == 1], dim=1)
-    by_hand = sam(model, image, guide=psf.Guide(pred.clamp(max=1), truth), targets=targets)
-    equal(table, by_hand)
-
-
-@pytest.mark.parametrize(
-    ("targets", "names"),
-    [(["a", "b", "c"], ["a", "b", "c"]), ([1, 3], ["1", "3"]), ({"x": 0}, ["x"])],
-)
-def test_names_and_classes(model, image, targets, names) -> None:
-    assert sam(model, image, activation="softmax", targets=targets).targets == names
-
-
-def test_sigmoid_scores_every_channel(model, image, label) -> None:
-    truth = torch.stack([label == c for c in range(4)], dim=1)
-    table = sam(model, image, target=truth)
-    assert table.targets == ["0", "1", "2", "3"]
-    pred = model(image).sigmoid().detach()
-    assert_scores_by_hand(table, psf.Guide(pred, truth), cloned_features(model, image))
-    assert sam(model, image, targets=list("abcd")).targets == list("abcd")
-    regions = {"0": 0, "1": 1, "2": 2, "3": 3}
-    equal(table, sam(model, image, target=label, targets=regions))
-
-
-def test_one_channel_takes_a_plain_label_map(image, label) -> None:
-    model = Classes(1).eval()
-    binary = label == 2
-    table = sam(model, image, target=binary)
-    equal(table, sam(model, image, target=binary[:, None].float()))
-    equal(table, sam(model, image, target=binary.numpy()))
-    region = sam(model, image, target=label, targets={"0": 2})
-    equal(table, region)
-    ignored = torch.where(label == 3, 255, binary.long())
-    mask = (label != 3)[:, None]
-    equal(
-        sam(model, image, target=ignored, ignore_label=255),
-        sam(model, image, target=binary, mask=mask),
-    )
-
-
-def test_ignore_label_becomes_the_mask(model, image, label) -> None:
-    mask = torch.rand(2, 1, *SIZE) < 0.8
-    marked = torch.where(label == 3, -1, label)
-    table = sam(
-        model, image, target=marked, mask=mask, activation="softmax", targets=[1, 2],
-        ignore_label=-1,
-    )  # fmt: skip
-    both = mask & (label != 3)[:, None]
-    equal(table, sam(model, image, target=label, mask=both, activation="softmax", targets=[1, 2]))
-    assert (table.to_pandas().voxels.unique() == both.sum((1, 2, 3)).numpy()).all()
-
-
-@pytest.mark.parametrize(("dtype", "ignored"), [(torch.uint8, -1), (torch.int8, 255)])
-def test_ignore_label_is_none_of_the_labels_it_wraps_around_to(model, image, dtype, ignored):
-    label = torch.zeros(2, *SIZE, dtype=dtype)
-    label[:, :4] = torch.tensor(ignored).to(dtype)
-    table = sam(model, image, target=label, activation="softmax", ignore_label=ignored)
-    assert set(table.to_pandas().voxels) == {SIZE[0] * SIZE[1]}
-
-
-def test_activations(model, image) -> None:
-    class Probable(Classes):
-        def forward(self, x):
-            return super().forward(x).sigmoid()
-
-    probable = Probable().eval()
-    probable.load_state_dict(model.state_dict())
-    expected = sam(model, image)
-    equal(sam(probable, image, activation=None), expected)
-    equal(sam(model, image, activation=torch.sigmoid), expected)
-    with pytest.raises(ValueError, match="softmax"):
-        sam(model, image * 100, activation=None)
-
-
-def test_output_reference_is_the_networks_own_output(model, image, label) -> None:
-    table = sam(model, image, target=label, activation="softmax", targets={"t": 2})
-    pred = model(image).softmax(1)[:, 2:3].detach()
-    frame = table.to_pandas()
-    without = sam(model, image, activation="softmax", targets={"t": 2})
-    assert without.references == ["output"]
-    own = frame[frame.reference == "output"]
-    np.testing.assert_array_equal(own.sa, without.to_pandas().sa)
-    np.testing.assert_array_equal(own.actual, (pred > 0.5).sum((1, 2, 3)).numpy()[own.case])
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "message"),
-    [
-        ({"targets": {"a": 4}, "activation": "softmax"}, ValueError, r"classes \[4\]"),
-        ({"targets": ["a"], "activation": "softmax"}, ValueError, "must name 3 targets"),
-        ({"targets": ["a"]}, ValueError, "must name 4 targets"),
-        ({"targets": {"a": 1}}, ValueError, "each of the network's 4 channels"),
-        ({"targets": {}}, ValueError, "empty"),
-        ({"targets": "tumour"}, TypeError, "dictionary"),
-        ({"targets": {"a": "b"}, "activation": "softmax"}, TypeError, "int or several"),
-        ({"activation": "relu"}, ValueError, '"sigmoid"'),
-        ({"target": torch.zeros(2, *SIZE)}, ValueError, r"targets=\{name: labels\}"),
-        ({"target": torch.zeros(2, 4, 8, 8)}, ValueError, "got"),
-        ({"target": torch.zeros(2, 4, *SIZE), "ignore_label": 3}, ValueError, "label maps"),
-        ({"target": torch.full((2, *SIZE), 0.5), "activation": "softmax"}, ValueError, "whole"),
-        ({"target": [1]}, TypeError, "target must be a torch tensor"),
-        ({"mask": "mask"}, TypeError, "mask must be a torch tensor"),
-        ({"keep": "disk"}, ValueError, "keep"),
-        ({"layers": "frist"}, ValueError, "first"),
-        ({"layers": "first", "groups": 4}, ValueError, "not a multiple"),
-        ({"prediction": 1.5}, TypeError, "prediction"),
-        ({"cases": ["one"]}, ValueError, "names 1 images"),
-        ({"cases": ["one", "one"]}, ValueError, "cases must all be different"),
-        ({"targets": [1, "1", 2, 3]}, ValueError, "targets must all be different"),
-        (
-            {"targets": {1: 1, "1": 2}, "activation": "softmax"},
-            ValueError,
-            "targets must all be different",
-        ),
-        (
-            {"target": torch.zeros(2, *SIZE, dtype=torch.complex64), "activation": "softmax"},
-            TypeError,
-            "target must be real",
-        ),
-        *(
-            (
-                {
-                    "target": torch.zeros(2, *SIZE),
-                    "mask": torch.ones(shape),
-                    "ignore_label": 3,
-                    "activation": "softmax",
-                },
-                ValueError,
-                "mask must have",
-            )
-            for shape in ((1, 1, *SIZE), SIZE, (2, 1, 1, 1), (1,))
-        ),
-    ],
-)
-def test_wrong_arguments(model, image, options, error, message: str) -> None:
-    before = all_hooks(model)
-    with pytest.raises(error, match=message):
-        sam(model, image, **options)
-    assert all_hooks(model) == before
-
-
-def test_softmax_of_one_channel(image) -> None:
-    with pytest.raises(ValueError, match='use "sigmoid" for one'):
-        sam(Classes(1).eval(), image, activation="softmax")
 
 
 # --- passes ---------------------------------------------------------------------------------------
@@ -236,14 +59,14 @@ def test_number_of_forward_passes(image, label) -> None:
     assert model.passes == 2
     once = sam(model, image, target=label, activation="softmax", keep="memory")
     assert model.passes == 3
-    equal(once, twice)
+    assert_same_table(once, twice)
     guide = psf.Guide(torch.rand(2, 1, *SIZE))
     sam(model, image, guide=guide)
     assert model.passes == 4
     needed = 4 * 2 * (6 + 4) * 16 * 16
     for budget, passes in ((needed, 5), (needed - 1, 7), (0, 9)):
         take = {"keep": "auto", "memory_budget": budget}
-        equal(sam(model, image, target=label, activation="softmax", **take), twice)
+        assert_same_table(sam(model, image, target=label, activation="softmax", **take), twice)
         assert model.passes == passes
 
 
@@ -251,7 +74,7 @@ def test_kept_features_are_copied_before_they_are_overwritten(image) -> None:
     torch.manual_seed(0)
     model = Net().eval()  # in-place activations, and a layer that is called twice
     take = {"prediction": lambda out: nn.functional.interpolate(out, SIZE), "layers": "all"}
-    equal(sam(model, image, keep="memory", **take), sam(model, image, **take))
+    assert_same_table(sam(model, image, keep="memory", **take), sam(model, image, **take))
 
 
 def test_memory_budget(model, image) -> None:
@@ -276,8 +99,39 @@ def test_random_networks_are_refused(image) -> None:
     sam(model.eval(), image)
 
 
+@pytest.mark.parametrize("window", [None, 8])
+def test_outputs_that_are_not_finite(image, window: int | None) -> None:
+    """Randomness is noticed beside them; they are no randomness themselves."""
+
+    class Masked(nn.Module):
+        def __init__(self, odd: float, noise: float) -> None:
+            super().__init__()
+            self.conv, self.odd, self.noise = nn.Conv2d(1, 2, 1), odd, noise
+
+        def forward(self, x):
+            out = self.conv(x)
+            out = out + self.noise * torch.rand_like(out)
+            return torch.cat([out[..., :1] + self.odd, out[..., 1:]], dim=-1)
+
+    options = {"activation": lambda x: x.nan_to_num().sigmoid(), "window": window}
+    for odd in (float("inf"), -float("inf"), float("nan")):
+        assert len(sam(Masked(odd, 0).eval(), image, **options)) > 0
+        with pytest.raises(ValueError, match="randomness"):
+            sam(Masked(odd, 0.1).eval(), image, **options)
+    model = Masked(float("inf"), 0).eval()
+    runs = iter([0.0, -float("inf"), 0.0, 0.0])
+    model.register_forward_hook(lambda _module, _args, out: out + next(runs))
+    with pytest.raises(ValueError, match="randomness"):
+        sam(model, image, **options | {"window": window and 16})
+
+
 def test_numpy_image(model, image) -> None:
-    equal(sam(model, image.numpy()), sam(model, image))
+    assert_same_table(sam(model, image.numpy()), sam(model, image))
+    with pytest.raises(TypeError, match="image is a masked array"):
+        sam(model, np.ma.array(image.numpy()))
+    for shape in ((1, *SIZE), (4, *SIZE)):
+        with pytest.raises(ValueError, match=r"of one image .* image\[None\]"):
+            sam(model, torch.rand(shape))
     with pytest.raises(ValueError, match="spatial axes"):
         sam(model, image.numpy()[0, 0])
 
@@ -286,7 +140,7 @@ def test_no_gradients_are_left(model, image) -> None:
     sam(model, image)
     assert all(p.grad is None for p in model.parameters())
     with torch.inference_mode():
-        equal(sam(model, image), sam(model, image.clone()))
+        assert_same_table(sam(model, image), sam(model, image.clone()))
 
 
 def test_several_outputs(model, image) -> None:
@@ -303,24 +157,35 @@ def test_several_outputs(model, image) -> None:
     for prediction in ("out", lambda out: out["out"][0]):
         found = sam(Deep().eval(), image, prediction=prediction).to_pandas()
         np.testing.assert_array_equal(found.sa, expected.sa)
+    for prediction in ("logits", 0):
+        with pytest.raises(ValueError, match=r"\['aux', 'out'\], without prediction="):
+            sam(Deep().eval(), image, prediction=prediction)
     with pytest.raises(ValueError, match="prediction="):
         sam(Deep().eval(), image, prediction=lambda out: out["aux"][0])
 
 
 def test_threads_that_share_a_network_wait_for_each_other(model) -> None:
     images = torch.rand(6, 2, 1, *SIZE)
-    expected = [sam(model, image) for image in images]
-    with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda image: sam(model, image), images))
-    for a, b in zip(found, expected, strict=True):
-        equal(a, b)
+    whole, by_windows = sam(model, images[0]), sam(model, images[0], window=8)
+    calls = [
+        lambda image: sam(model, image).to_pandas(),
+        lambda image: psf.list_layers(model, image).to_pandas(),
+        lambda image: pd.DataFrame(whole.map("first", 0, image).flatten()),
+        lambda image: pd.DataFrame(by_windows.map("first", 0, image).flatten()),
+    ]
+    for call in calls:
+        expected = [call(image) for image in images]
+        with ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(call, images))
+        for a, b in zip(found, expected, strict=True):
+            pd.testing.assert_frame_equal(a, b)
 
 
 @pytest.mark.parametrize("prediction", [None, 0, "out"])
 def test_tables_that_draw_maps_pickle(model, image, prediction) -> None:
     table = sam(model, image, prediction=prediction)
     again = pickle.loads(pickle.dumps(table))
-    equal(table, again)
+    assert_same_table(table, again)
     assert torch.equal(table.map("first", 1, image), again.map("first", 1, image))
 
 

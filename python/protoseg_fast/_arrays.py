@@ -15,7 +15,16 @@ import numpy as np
 
 from protoseg_fast import _core
 
-__all__ = ["NUMPY", "Array", "DeviceMemory", "Kind", "common_kind", "inspect", "to_numpy"]
+__all__ = [
+    "NUMPY",
+    "Array",
+    "DeviceMemory",
+    "Kind",
+    "common_kind",
+    "inspect",
+    "refuse_masked",
+    "to_numpy",
+]
 
 _SUPPORTED = (
     "a NumPy array, a torch tensor, or an array that supports DLPack (such as JAX's) or "
@@ -162,12 +171,17 @@ def to_numpy(value: Any) -> np.ndarray:
     return np.from_dlpack(value)
 
 
-def _export_numpy(name: str, array: np.ndarray) -> np.ndarray:
+def refuse_masked(name: str, array: np.ndarray) -> None:
+    """Raise TypeError for a masked array of NumPy, whose mask nothing here would heed."""
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(
             f"{name} is a masked array, whose mask would be ignored; pass {name}.filled(...) and "
             "give the voxels that count as mask=."
         )
+
+
+def _export_numpy(name: str, array: np.ndarray) -> np.ndarray:
+    refuse_masked(name, array)
     if array.dtype.kind not in "biuf":
         raise TypeError(
             f"{name} must be boolean, integer or floating, got dtype {array.dtype}; convert it "

@@ -19,6 +19,7 @@ from protoseg_fast.network.layers import INPUT, Layers, select_layers, unwrap
 
 __all__ = [
     "LayerHooks",
+    "NoSuchOutputError",
     "Pick",
     "ReshapeTransform",
     "Visit",
@@ -80,7 +81,7 @@ class LayerHooks:
         self._visit = visit
         self._unfit = unfit
         self._insisted = self.selection.exact if insist else frozenset()
-        self._output, self._pick = output, picker("output", output)
+        self._pick = picker("output", output)
         self._transforms = self._transforms_by_layer(reshape_transform)
         self._on_begin, self._on_end = on_begin, on_end
         self._runner: int | None = None  # the thread that runs the network now
@@ -178,10 +179,8 @@ class LayerHooks:
         if name != INPUT:
             try:
                 found = self._pick(output)
-            except (LookupError, TypeError):
-                if callable(self._output):
-                    raise
-                return None, f"puts out a {type(output).__name__} without output={self._output!r}"
+            except NoSuchOutputError as error:
+                return None, f"puts out {error}"
         if not isinstance(found, Tensor):
             return None, "puts out no tensor"
         features = plain(found)
@@ -215,6 +214,10 @@ class LayerHooks:
             for name in select_layers(self.model, layers).modules:
                 found[name] = function
         return found
+
+
+class NoSuchOutputError(LookupError):
+    """What a module puts out has not the index or key that was asked for."""
 
 
 class _Uncopied:
@@ -286,7 +289,8 @@ def first_tensor(output: Any) -> Tensor | None:
 
 
 def picker(argument: str, pick: Pick) -> Callable[[Any], Any]:
-    """Return the function that takes the wanted tensor from what a module puts out.
+    """Return the function that takes the wanted tensor from what a module puts out, and raises
+    `NoSuchOutputError` if that has none of the index or key.
 
     Raises:
         TypeError: if ``pick`` is neither None, an index, a key nor a function.
@@ -297,12 +301,19 @@ def picker(argument: str, pick: Pick) -> Callable[[Any], Any]:
         return pick
     if not isinstance(pick, int | str):
         raise TypeError(f"{argument} must be an index, a key or a function, got {pick!r}.")
+    return functools.partial(_item, argument, pick)  # a table that keeps it can be pickled
 
-    return functools.partial(_item, pick)  # a table that keeps it can be pickled
 
-
-def _item(pick: int | str, output: Any) -> Any:
-    return output if isinstance(output, Tensor) else first_tensor(output[pick])
+def _item(argument: str, pick: int | str, output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output
+    try:
+        return first_tensor(output[pick])
+    except (LookupError, TypeError) as error:
+        kind = type(output).__name__
+        if isinstance(output, Mapping | list | tuple):
+            kind += f" of {list(output) if isinstance(output, Mapping) else len(output)}"
+        raise NoSuchOutputError(f"a {kind}, without {argument}={pick!r}") from error
 
 
 @contextlib.contextmanager

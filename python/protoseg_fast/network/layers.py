@@ -8,7 +8,7 @@ import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import torch
 from torch import nn
@@ -166,7 +166,7 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
     )
 
 
-def is_conv(module: nn.Module) -> bool:
+def is_conv(module: nn.Module) -> TypeGuard[conv._ConvNd]:
     """Convolutions and transposed convolutions."""
     return isinstance(module, conv._ConvNd)
 

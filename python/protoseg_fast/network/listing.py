@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from protoseg_fast.network.extras import require
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform
 from protoseg_fast.network.layers import INPUT, LayerInfo, Layers, names_of
+from protoseg_fast.network.turns import one_thread_at_a_time
 
 __all__ = ["LayerList", "list_layers"]
 
@@ -48,6 +49,7 @@ class LayerList(list[LayerInfo]):
     __repr__ = __str__
 
 
+@one_thread_at_a_time
 def list_layers(
     model: nn.Module,
     example: Tensor | Sequence[Any] | None = None,

@@ -15,6 +15,7 @@ from protoseg_fast.network.hooks import LayerHooks
 from protoseg_fast.network.layers import ExactName, Layers
 from protoseg_fast.network.predictor import Predictor
 from protoseg_fast.network.problems import as_tensor
+from protoseg_fast.network.turns import turn_of
 from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
 
 __all__ = ["ImageMapper", "WindowMapper"]
@@ -33,7 +34,7 @@ class ImageMapper:
         self, layer: str, unit: int | str, image: Any, target: int, call: int, mask: Any
     ) -> Tensor:
         found: list[Tensor] = []
-        with torch.no_grad():
+        with torch.no_grad(), turn_of(self.network.model):
             image = self.network.image(image)
             _, pred = self.network.predict(self.network.logits(image))
             pred = pred[:, target : target + 1]
@@ -62,7 +63,7 @@ class WindowMapper:
     def __call__(
         self, layer: str, unit: int | str, image: Any, target: int, call: int, mask: Any
     ) -> Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), turn_of(self.network.model):
             sweep = self.sweep(self.network.image(image), [ExactName(layer)])
             _, pred = self.network.predict(sweep.predict())
             guide = VolumeGuide.of(

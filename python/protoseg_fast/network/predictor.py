@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from protoseg_fast.network.hooks import plain
-from protoseg_fast.network.layers import unwrap
+from protoseg_fast.network.hooks import NoSuchOutputError, plain
+from protoseg_fast.network.layers import is_conv, unwrap
 from protoseg_fast.network.problems import (
     Activation,
     Problems,
@@ -21,7 +21,7 @@ from protoseg_fast.network.problems import (
     problems_of,
 )
 
-__all__ = ["Predictor"]
+__all__ = ["Predictor", "something_else"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,12 @@ class Predictor:
                 "image must be (N, C, *size) with 1 to 3 spatial axes, got shape "
                 f"{tuple(image.shape)}."
             )
+        axes = {len(m.kernel_size) for m in unwrap(self.model).modules() if is_conv(m)}
+        if image.dim() - 2 not in axes and image.dim() - 1 in axes:
+            raise ValueError(
+                f"image must be a batch (N, C, *size), but its shape {tuple(image.shape)} is that "
+                f"of one image for a network of {image.dim() - 1}-D convolutions; pass image[None]."
+            )
         if self.model.training:
             warnings.warn(
                 "model is in training mode: dropout makes it random, and batch normalisation uses "
@@ -54,7 +60,10 @@ class Predictor:
 
     def logits(self, image: Tensor) -> Tensor:
         """Run the network; its output (N, K, *size)."""
-        logits = self.pick(self.model(image))
+        try:
+            logits = self.pick(self.model(image))
+        except NoSuchOutputError as error:
+            raise ValueError(f"The network puts out {error}.") from error
         tensor = isinstance(logits, Tensor)
         if not tensor or logits.dim() != image.dim() or not logits.is_floating_point():
             found = f"{tuple(logits.shape)} {logits.dtype}" if tensor else type(logits).__name__
@@ -85,24 +94,32 @@ class Predictor:
             if mask is None:
                 mask = counted
             elif counted is not None and mask.shape == counted.shape:  # any other, Guide refuses
-                mask = counted * mask
+                # negative weights stay, for Guide to refuse them
+                left = torch.zeros_like(mask) if mask.dtype == torch.bool else mask.clamp(max=0)
+                mask = torch.where(counted, mask, left)
         return problems, (pred, truth, mask)
 
     @staticmethod
     def check_agreement(first: Tensor, second: Tensor) -> None:
         """Raise ValueError if two runs on the same image differ by more than rounding."""
-        if torch.equal(first, second):  # as a rule; allclose takes fifty times as long
+        if torch.equal(first, second):  # as a rule; comparing otherwise takes fifty times as long
             return
-        tolerance = 8 * torch.finfo(first.dtype).eps ** 0.75
-        scale = float(first.abs().max()) if first.numel() else 0.0
-        if first.shape == second.shape and torch.allclose(
-            first, second, rtol=0, atol=tolerance * scale, equal_nan=True
-        ):
-            return
-        difference = float((first - second).abs().max()) if first.shape == second.shape else None
-        raise ValueError(
-            "The network put out something else the second time"
-            + ("" if difference is None else f" (by up to {difference:.3g})")
-            + ": its features would not belong to its prediction. Switch off dropout and other "
-            'randomness with model.eval(), or use keep="memory", which runs it once.'
-        )
+        how = ""
+        if first.shape == second.shape:
+            finite = first.isfinite() & second.isfinite()
+            same = (first == second) | (first.isnan() & second.isnan())
+            sizes, differences = (torch.where(finite, x.abs(), 0) for x in (first, first - second))
+            tolerance = 8 * torch.finfo(first.dtype).eps ** 0.75 * float(sizes.max())
+            if (finite | same).all() and float(differences.max()) <= tolerance:
+                return
+            how = f" (by up to {float(differences.max()):.3g})"
+        raise something_else(how)
+
+
+def something_else(how: str = "") -> ValueError:
+    """Return the error of a network that does not repeat itself."""
+    return ValueError(
+        f"The network put out something else the second time{how}: its features would not belong "
+        "to its prediction. Switch off dropout and other randomness with model.eval(), or use "
+        'keep="memory", which runs it once.'
+    )

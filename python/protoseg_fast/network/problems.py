@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from protoseg_fast._arrays import refuse_masked
 from protoseg_fast.guide import is_whole
 from protoseg_fast.network import devices
 from protoseg_fast.network.hooks import plain
@@ -30,17 +31,17 @@ class Problems:
         names: of the targets.
         labels: the values of a label map that each target consists of; None where each has a
             channel of its own in the ground truth, too.
-        summed: whether a target's probability is the sum over its classes (softmax), not a channel
-            of its own (sigmoid).
+        classes: K of softmax, where a target's probability is the sum over its classes; None where
+            it is a channel of its own (sigmoid).
     """
 
     names: tuple[str, ...]
     labels: tuple[tuple[int, ...], ...] | None
-    summed: bool
+    classes: int | None
 
     def pred(self, probability: Tensor) -> Tensor:
         """Return (N, T, *size) of the probabilities (N, K, *size) of the network's channels."""
-        if not self.summed or self.labels is None:
+        if self.classes is None or self.labels is None:
             return probability
         regions = [probability[:, list(labels)].sum(1) for labels in self.labels]
         return torch.stack(regions, dim=1).clamp(max=1)  # sums exceed 1 by rounding
@@ -52,7 +53,8 @@ class Problems:
         (N, 1, *size) that count, None if all do.
 
         Raises:
-            ValueError: if the target has another shape, or labels that are no integers.
+            ValueError: if the target has another shape, or labels that are no integers, or, with
+                softmax, no classes.
             TypeError: if it is complex.
         """
         target = as_tensor("target", target, pred.device)
@@ -67,24 +69,49 @@ class Problems:
             if ignore_label is not None:  # compared in 64 bits: in 8, -1 is 255
                 counted = (target if target.is_floating_point() else target.long()) != ignore_label
             if self.labels is not None:
-                target = _members(target, self.labels)
+                target = _members(self._whole(target, counted), self.labels)
             elif counted is not None:
                 target = torch.where(counted, target, torch.zeros_like(target))
             return target, counted
+        if tuple(target.shape) == single != shape and self.labels is None:
+            raise ValueError(
+                f"target is a label map, but the network's {shape[1]} channels are independent of "
+                'each other: with activation="softmax" they are classes; otherwise say with '
+                "targets={name: labels}, channel by channel, which labels they stand for."
+            )
         if tuple(target.shape) != shape:
+            binary = f"binary of shape {shape}, a channel per target ({', '.join(self.names)})"
             raise ValueError(
                 f"target must be a label map of shape {(single[0], *single[2:])} or {single}, or "
-                f"binary of shape {shape} with one channel per target "
-                f"({', '.join(self.names)}), got {tuple(target.shape)}. A label map needs "
-                "targets={name: labels} where the network has several channels and no softmax."
+                f"{binary}, got {tuple(target.shape)}."
             )
         if ignore_label is not None:
             raise ValueError("ignore_label is for label maps; give the voxels that count as mask.")
         return target, None
 
+    def _whole(self, target: Tensor, counted: Tensor | None) -> Tensor:
+        """Return a label map in int64, checked where it counts."""
+        whole = target.round() if target.is_floating_point() else target
+        if not torch.equal(whole, target):
+            raise ValueError("target is a label map here and must hold whole numbers.")
+        whole = whole.long()
+        if self.classes is None:
+            return whole
+        wrong = (whole < 0) | (whole >= self.classes)
+        if counted is not None:
+            wrong &= counted
+        if wrong.any():
+            found = whole[wrong].unique().tolist()
+            raise ValueError(
+                f"target holds {', '.join(map(str, found[:5]))}{', ...' * (len(found) > 5)}, but "
+                f"the network's {self.classes} classes are labelled 0 to {self.classes - 1}; "
+                "renumber the labels, or name the one that does not count as ignore_label."
+            )
+        return whole
+
 
 def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
-    """Find the binary problems of a network with so many channels.
+    """Find the binary problems of a network with so many channels. A region is a set of labels.
 
     Raises:
         ValueError: for names, classes or regions that do not go with the channels, and for two
@@ -92,12 +119,13 @@ def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
         TypeError: for anything else than names, classes or regions.
     """
     wanted = channels - 1 if softmax else channels
+    classes = channels if softmax else None
     if softmax and channels < 2:
         raise ValueError('activation="softmax" needs two channels or more; use "sigmoid" for one.')
     if targets is None:
-        classes = range(1, channels) if softmax else range(channels)
-        names = tuple(map(str, classes))
-        return Problems(names, tuple((c,) for c in classes) if softmax else None, softmax)
+        listed = range(1, channels) if softmax else range(channels)
+        names = tuple(map(str, listed))
+        return Problems(names, tuple((c,) for c in listed) if softmax else None, classes)
     if isinstance(targets, Mapping):
         names, labels = tuple(map(str, targets)), tuple(map(_labels, targets.values()))
     elif isinstance(targets, str) or not isinstance(targets, Sequence):
@@ -115,7 +143,7 @@ def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
             )
         names = tuple(map(str, targets))
         check_distinct("targets", names)
-        return Problems(names, tuple((c + 1,) for c in range(wanted)) if softmax else None, softmax)
+        return Problems(names, tuple((c + 1,) for c in range(wanted)) if softmax else None, classes)
     if not names:
         raise ValueError("targets is empty; None means every channel.")
     check_distinct("targets", names)
@@ -126,7 +154,7 @@ def problems_of(targets: Targets, channels: int, *, softmax: bool) -> Problems:
             f"targets must have an entry for each of the network's {channels} channels, in their "
             f"order, with the labels that the channel stands for; got {list(names)}."
         )
-    return Problems(names, labels, softmax)
+    return Problems(names, labels, classes)
 
 
 def probabilities(logits: Tensor, activation: Activation) -> Tensor:
@@ -134,7 +162,7 @@ def probabilities(logits: Tensor, activation: Activation) -> Tensor:
     logits = plain(logits)
     device = devices.scoring_device(logits)
     if callable(activation):
-        result = activation(logits)
+        result = activation(logits.clone())  # it may work in place
         if not isinstance(result, Tensor):
             raise TypeError(f"activation must return a tensor, got {type(result).__name__}.")
         return devices.move(plain(result), device)
@@ -154,10 +182,13 @@ def as_tensor(name: str, value: Any, device: torch.device) -> Tensor:
     """Return a torch tensor or NumPy array as a plain tensor on that device.
 
     Raises:
-        TypeError: for anything else.
+        TypeError: for anything else, masked arrays included.
     """
     if isinstance(value, np.ndarray):
-        value = torch.from_numpy(value)
+        refuse_masked(name, value)
+        native = value.astype(value.dtype.newbyteorder("="), copy=False)
+        shared = native.flags.writeable and min(native.strides, default=0) >= 0
+        value = torch.from_numpy(native if shared else native.copy())  # which shares memory
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name} must be a torch tensor or a NumPy array, got {type(value).__name__}."
@@ -165,11 +196,7 @@ def as_tensor(name: str, value: Any, device: torch.device) -> Tensor:
     return devices.move(plain(value), device)
 
 
-def _members(target: Tensor, labels: Sequence[tuple[int, ...]]) -> Tensor:
-    whole = target.round() if target.is_floating_point() else target
-    if not torch.equal(whole, target):
-        raise ValueError("target is a label map here and must hold whole numbers.")
-    whole = whole.long()
+def _members(whole: Tensor, labels: Sequence[tuple[int, ...]]) -> Tensor:
     found = torch.zeros(
         len(whole), len(labels), *whole.shape[2:], dtype=torch.bool, device=whole.device
     )
@@ -185,4 +212,4 @@ def _labels(value: Any) -> tuple[int, ...]:
         raise TypeError(f"A target's labels must be an int or several, got {value!r}.")
     if not all(map(is_whole, values)):
         raise TypeError(f"A target's labels must be an int or several, got {value!r}.")
-    return tuple(int(v) for v in values)
+    return tuple(dict.fromkeys(int(v) for v in values))

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import threading
-import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, ParamSpec, Protocol, TypeVar
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
+from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric, is_whole
 from protoseg_fast.network.ability_map import SegmentationAbilityMap
 from protoseg_fast.network.copies import Copies, Keep
 from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform, picker
-from protoseg_fast.network.layers import Layers, unwrap
+from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.mappers import ImageMapper, WindowMapper
 from protoseg_fast.network.predictor import Predictor
 from protoseg_fast.network.problems import Activation, Problems, Targets
 from protoseg_fast.network.records import Record, check_distinct
 from protoseg_fast.network.tracer import Tracer, check_groups, trace
+from protoseg_fast.network.turns import one_thread_at_a_time
 from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
 from protoseg_fast.network.windows import Grid, SlidingWindow
 
@@ -40,30 +38,7 @@ class Observer(Protocol):
         """Take what a layer put out, just scored; never called for images run by windows."""
 
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
-_turns: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_taking_turns = threading.Lock()
-
-
-def _one_thread_at_a_time(run: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Let threads that ask for the same network wait for each other: hooks hear them all."""
-
-    @functools.wraps(run)
-    def in_turn(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        model = args[0] if args else kwargs.get("model")
-        if not isinstance(model, nn.Module):
-            return run(*args, **kwargs)  # which says what is wrong
-        with _taking_turns:
-            turn = _turns.setdefault(unwrap(model), threading.RLock())
-        with turn:
-            return run(*args, **kwargs)
-
-    return in_turn
-
-
-@_one_thread_at_a_time
+@one_thread_at_a_time
 def segmentation_ability_map(
     model: nn.Module,
     image: Any,
@@ -171,6 +146,8 @@ def segmentation_ability_map(
         raise ValueError(f'keep must be None, "memory" or "auto", got {keep!r}.')
     if scope not in ("volume", "window"):
         raise ValueError(f'scope must be "volume" or "window", got {scope!r}.')
+    if ignore_label is not None and not is_whole(ignore_label):
+        raise TypeError(f"ignore_label must be an int or None, got {ignore_label!r}.")
     options = {"metric": metric, "interpolation": interpolation, "align_corners": align_corners}
     hooking = {"output": output, "reshape_transform": reshape_transform}
     tracing: dict[str, Any] = {"groups": groups, "empty": empty, **options, **hooking}
