@@ -11,6 +11,7 @@ import importlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,20 @@ __all__ = ["DEPENDENCIES", "SweepConfig", "SweepError", "differences", "parse_ta
 
 #: Importable names of what ``pip install 'protoseg_fast[sweep]'`` adds.
 DEPENDENCIES = ("torch", "nibabel", "pandas", "pyarrow", "rich", "PIL", "scipy")
+
+
+#: The least and the largest whole number of an option: torch's are of 64 bits, its threads of 32.
+_RANGES = {
+    "ignore_label": (-(2**63), 2**63 - 1),
+    "batch": (1, inf),
+    "seed": (-(2**63), 2**64 - 1),
+    "threads": (1, 2**31 - 1),
+    "limit": (1, inf),
+    "workers": (0, inf),
+    "num_parts": (1, inf),
+    "part_id": (0, inf),
+    "ray_actors": (1, inf),
+}
 
 
 class SweepError(RuntimeError):
@@ -143,10 +158,12 @@ class SweepConfig:
     ray_actors: int = _option(2, "copies of the model on the cluster", kind=int, decides=False)
 
     def __post_init__(self) -> None:
-        for name, lowest in (("batch", 1), ("workers", 0), ("num_parts", 1), ("ray_actors", 1)):
-            if getattr(self, name) < lowest:
-                raise SweepError(f"{name} must be at least {lowest}; got {getattr(self, name)}.")
-        if not 0 <= self.part_id < self.num_parts:
+        for name, (lowest, highest) in _RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                allowed = f"at least {lowest}" if highest == inf else f"from {lowest} to {highest}"
+                raise SweepError(f"{name} must be {allowed}; got {value}.")
+        if self.part_id >= self.num_parts:
             raise SweepError(
                 f"part_id must be from 0 to num_parts - 1 = {self.num_parts - 1}; got "
                 f"{self.part_id}."
@@ -155,16 +172,31 @@ class SweepConfig:
             raise SweepError(f"overlap must be at least 0 and less than 1; got {self.overlap}.")
         if not self.memory_budget >= 0:
             raise SweepError(f"memory_budget must be at least 0; got {self.memory_budget}.")
-        for name in ("limit", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SweepError(f"{name} must be at least 1; got {value}.")
+        self._check_geometry()
         for option in dataclasses.fields(self):
             choices, value = option.metadata["choices"], getattr(self, option.name)
             if choices is not None and value not in choices:
                 raise SweepError(
                     f"{option.name} must be one of {', '.join(choices)}; got {value!r}."
                 )
+
+    def _check_geometry(self) -> None:
+        roi_size, spacing = self.roi_size, self.spacing
+        if roi_size is not None and not 1 <= len(roi_size) <= 3:
+            raise SweepError(
+                "roi_size must be one extent for all axes, or one for each of at most 3; got "
+                f"{list(roi_size)}."
+            )
+        if spacing is not None and not (len(spacing) == 3 and all(0 < s < inf for s in spacing)):
+            raise SweepError(f"spacing must be 3 lengths above 0; got {list(spacing)}.")
+        letters = self.orientation.upper()
+        pairs = ("RL", "AP", "SI")
+        whole = len(letters) == 3 and all(sum(c in pair for c in letters) == 1 for pair in pairs)
+        if letters and not whole:
+            raise SweepError(
+                "orientation must be one letter for each axis, of R or L, A or P, and S or I, in "
+                f"any order, such as RAS; got {self.orientation!r}."
+            )
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> SweepConfig:
@@ -181,7 +213,7 @@ class SweepConfig:
             option = known[name.replace("-", "_")]
             try:
                 found[option.name] = _converted(option, value)
-            except (TypeError, ValueError) as error:
+            except (TypeError, ValueError, OverflowError) as error:
                 raise SweepError(f"{option.name}: cannot use {value!r} ({error}).") from error
         return cls(**found)
 
@@ -248,13 +280,14 @@ def parse_targets(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _converted(option: Any, value: Any) -> Any:
     kind, many = option.metadata["kind"], option.metadata["many"]
+    kind = _whole if kind is int else kind
     if value is None:
         return option.default
     if kind is dict:
         if not isinstance(value, Mapping):
             return parse_targets([value] if isinstance(value, str) else value)
         labels = {k: (v if isinstance(v, list | tuple) else [v]) for k, v in value.items()}
-        return {str(k): tuple(int(label) for label in v) for k, v in labels.items()}
+        return {str(k): tuple(map(_whole, v)) for k, v in labels.items()}
     if many:
         parts = value.split(",") if isinstance(value, str) else value
         parts = parts if isinstance(parts, list | tuple) else [parts]
@@ -263,9 +296,15 @@ def _converted(option: Any, value: Any) -> Any:
         if not isinstance(value, bool):
             raise TypeError("true or false expected")
         return value
-    if kind is int and int(value) != float(value):
-        raise ValueError("a whole number expected")
     return kind(value)
+
+
+def _whole(value: Any) -> int:
+    """A number in a text, or as a config file has it."""
+    number = int(value)
+    if not isinstance(value, str) and number != value:
+        raise ValueError("a whole number expected")
+    return number
 
 
 def _parsed(path: Path) -> Any:

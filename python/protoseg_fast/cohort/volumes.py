@@ -208,8 +208,6 @@ def _resampled(image: Any, spacing: tuple[float, ...], *, order: int) -> Any:
     if image.ndim > 3:
         parts = [_resampled(part, spacing, order=order) for part in nib.four_to_three(image)]
         return nib.concat_images(parts)
-    if len(spacing) != 3:
-        raise SweepError(f"spacing must have 3 values for volumes, got {list(spacing)}.")
     step = np.array(spacing) / image.header.get_zooms()[:3]
     shape = np.floor((np.array(image.shape) - 1) / step + 1e-6).astype(int) + 1
     affine = image.affine @ np.diag([*step, 1])
