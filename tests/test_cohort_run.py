@@ -351,6 +351,15 @@ def test_bad_files_are_recorded_and_the_others_go_on(tmp_path: Path) -> None:
     ).read_bytes()
 
 
+def test_a_window_of_other_axes_is_told(tiny: Path, tmp_path: Path) -> None:
+    for roi_size in ("16,16", "16,-1"):
+        arguments = command(tiny, tmp_path / roi_size, "cohorts:small", "--roi-size", roi_size)
+        assert cli.main(arguments) == 1
+        reasons = status(tmp_path / roi_size).failed.values()
+        assert len(reasons) == 3
+        assert all("roi_size must be a number or 3 of them, got (16, " in r for r in reasons)
+
+
 def test_events_reach_the_log_function(tiny: Path, tmp_path: Path) -> None:
     (tiny / "imagesTr" / "ball_001.nii.gz").write_bytes(b"")
     events: list[dict] = []

@@ -78,19 +78,18 @@ def score_case(model: nn.Module, case: Case, volume: Volume, config: SweepConfig
         ValueError, RuntimeError: as `protoseg_fast.segmentation_ability_map`, and the network.
         MemoryError: if memory runs out with the smaller windows, too.
     """
-    attempts = [(config.roi_size, 0.0), (_halved(config.roi_size, volume.image.shape[1:]), 0.0)]
-    if config.memory_budget > 0:
-        attempts.insert(0, (config.roi_size, config.memory_budget))
+    budgets = (config.memory_budget, 0.0) if config.memory_budget > 0 else (0.0,)
     with seeded(config):
-        for roi_size, budget in attempts[:-1]:
+        for budget in budgets:
             try:
-                return _score(model, case, volume, config, roi_size, budget)
+                return _score(model, case, volume, config, config.roi_size, budget)
             except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
             if config.device.startswith("cuda"):
                 torch.cuda.empty_cache()
-        return _score(model, case, volume, config, *attempts[-1])
+        smaller = _halved(config.roi_size, volume.image.shape[1:])
+        return _score(model, case, volume, config, smaller, 0.0)
 
 
 @contextlib.contextmanager
