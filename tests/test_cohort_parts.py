@@ -54,64 +54,6 @@ def test_files_and_command_line_make_the_same(tmp_path: Path) -> None:
     assert SweepConfig.of(SweepConfig.read(tmp_path / "sweep.yaml")) == expected
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"layer": "convs"}, "Unknown options: layer"),
-        ({"metric": "manhattan"}, "metric must be one of euclidean, cosine; got 'manhattan'"),
-        ({"part_id": 3, "num_parts": 3}, "part_id must be from 0 to num_parts - 1 = 2; got 3"),
-        ({"overlap": 1.0}, "overlap must be at least 0 and less than 1"),
-        ({"workers": -1}, "workers must be at least 0"),
-        ({"roi_size": "a,b"}, "roi_size: cannot use 'a,b'"),
-        ({"limit": 0}, "limit must be at least 1"),
-        ({"targets": ["whole:1"]}, "NAME=LABEL"),
-        ({"batch": 1.5}, "batch: cannot use 1.5"),
-        ({"previews": "maybe"}, "previews: cannot use 'maybe'"),
-        ({"part_id": -1}, "part_id must be at least 0; got -1"),
-        ({"roi_size": [16.5, 16, 16]}, "roi_size: cannot use [16.5, 16, 16]"),
-        ({"roi_size": []}, "roi_size must be one extent for all axes, or one for each of at most"),
-        ({"roi_size": "8,8,8,8"}, "of at most 3; got [8, 8, 8, 8]"),
-        ({"spacing": "1,1"}, "spacing must be 3 lengths above 0; got [1.0, 1.0]"),
-        ({"spacing": "0,1,1"}, "spacing must be 3 lengths above 0"),
-        ({"spacing": [1, -1, 1]}, "spacing must be 3 lengths above 0"),
-        ({"spacing": "1,nan,1"}, "spacing must be 3 lengths above 0"),
-        ({"spacing": "1,inf,1"}, "spacing must be 3 lengths above 0"),
-        ({"orientation": "XYZ"}, "of R or L, A or P, and S or I, in any order, such as RAS; got"),
-        ({"orientation": "RAL"}, "orientation must be one letter for each axis"),
-        ({"orientation": "RA"}, "orientation must be one letter for each axis"),
-        ({"ignore_label": 2**63}, f"ignore_label must be from {-(2**63)} to {2**63 - 1}; got"),
-        ({"ignore_label": "x"}, "ignore_label: cannot use 'x'"),
-        ({"seed": str(2**64)}, f"seed must be from {-(2**63)} to {2**64 - 1}; got {2**64}"),
-        ({"threads": 2**31}, f"threads must be from 1 to {2**31 - 1}"),
-        ({"limit": float("inf")}, "limit: cannot use inf"),
-        ({"memory_budget": "much"}, "memory_budget: cannot use 'much'"),
-        ({"dtype": "float"}, "dtype must be one of float32, bfloat16, float16; got 'float'"),
-    ],
-)
-def test_wrong_options_are_sentences(options: dict, message: str) -> None:
-    with pytest.raises(SweepError, match=re.escape(message)):
-        SweepConfig.of(options)
-
-
-def test_the_ends_of_what_is_allowed() -> None:
-    ends = {"ignore_label": -(2**63), "seed": 2**64 - 1, "threads": 2**31 - 1, "part_id": 0}
-    found = SweepConfig.of({**ends, "roi_size": "-1,16", "spacing": "1e-3,1,9"})
-    assert {name: getattr(found, name) for name in ends} == ends
-    assert (found.roi_size, found.spacing) == ((-1, 16), (0.001, 1, 9))
-    for orientation in ("", "ras", "PIR", "SLA"):
-        assert SweepConfig.of({"orientation": orientation}).orientation == orientation
-
-
-def test_wrong_options_touch_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, out = cohorts.decathlon(tmp_path / "data", 1), tmp_path / "out"
-    arguments = ["sweep", "--model", "cohorts:small", "--data", str(data), "--out", str(out)]
-    for option, value in (("orientation", "XYZ"), ("spacing", "0,1,1"), ("roi-size", "8,8,8,8")):
-        assert cli.main([*arguments, f"--{option}", value]) == 1
-        [line] = capsys.readouterr().err.splitlines()
-        assert line.startswith(f"protoseg-fast: {option.replace('-', '_')} must be")
-    assert not out.exists()
-
-
 def test_the_command_line_wins_over_the_file(tmp_path: Path) -> None:
     data = cohorts.decathlon(tmp_path / "data", 2)
     file = tmp_path / "sweep.toml"

@@ -46,7 +46,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     Raises:
         SweepError: if it is none, or is TorchScript.
     """
-    if not path.exists():
+    if not path.is_file():
         raise SweepError(f"There are no weights {path}.")
     if path.suffix == ".safetensors":
         return _safetensors(path)

@@ -211,7 +211,7 @@ def describe(config: SweepConfig, model: nn.Module | None) -> dict[str, Any]:
     if model is not None:
         decides |= {"model": type(model).__qualname__, "weights_sha256": state_hash(model)}
     elif config.weights:
-        if not Path(config.weights).exists():
+        if not Path(config.weights).is_file():
             raise SweepError(f"There are no weights {config.weights}.")
         decides["weights_sha256"] = file_hash(config.weights)
     if config.model.rpartition(":")[0].endswith(".py"):

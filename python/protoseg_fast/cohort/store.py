@@ -74,14 +74,14 @@ class Store:
     def names(self, kind: str) -> set[str]:
         """Return the names of the cases that have such a file."""
         suffix = _SUFFIX[kind]
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             entries = os.listdir(self.out / kind)
             return {e.removesuffix(suffix) for e in entries if e.endswith(suffix) and e[0] != "."}
         return set()
 
     def read(self, name: str) -> Any:
         """Return what a JSON file below the folder holds; None if there is none."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return json.loads((self.out / name).read_text())
         return None
 

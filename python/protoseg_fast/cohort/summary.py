@@ -16,6 +16,7 @@ from protoseg_fast.cohort.store import Store, write_whole
 from protoseg_fast.network.extras import require
 from protoseg_fast.network.layers import INPUT
 from protoseg_fast.network.records import WHOLE_LAYER
+from protoseg_fast.web.files import replacing
 
 __all__ = ["Status", "merge", "status", "write_summary"]
 
@@ -111,10 +112,10 @@ def merge(out: str | Path, to: str | Path | None = None) -> Path:
         to: a .parquet or .csv file, not below ``out``; None: ``out`` with .parquet appended.
 
     Raises:
-        SweepError: if there is nothing to merge, or ``to`` is no such file.
+        SweepError: if there is nothing to merge, or ``to`` is no such file or cannot be written.
     """
     out = Path(out)
-    path = out.with_name(out.resolve().name + ".parquet") if to is None else Path(to)
+    path = _beside(out) if to is None else Path(to)
     if path.suffix not in (".parquet", ".csv"):
         raise SweepError(f"The merged table must be a .parquet or .csv file, got {path}.")
     if path.suffix == ".parquet" and out.resolve() in path.resolve().parents:
@@ -125,15 +126,20 @@ def merge(out: str | Path, to: str | Path | None = None) -> Path:
     if not now.done:
         raise SweepError(f"{out} has no case that is done.")
     tables = (_table(store.path("tables", name)) for name in now.done)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        _write(tables, temporary, csv=path.suffix == ".csv")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            _write(tables, temporary, csv=path.suffix == ".csv")
+    except OSError as error:
+        raise SweepError(f"Cannot write to {path}: {error.strerror or error}.") from error
     write_summary(store)
     return path
+
+
+def _beside(out: Path) -> Path:
+    """The folder with .parquet appended; "." and ".." have to be resolved to have a name."""
+    named = out.resolve() if out.name in ("", "..") else out
+    return named.with_name(f"{named.name}.parquet")
 
 
 def _write(tables: Iterator[Any], path: Path, *, csv: bool) -> None:
