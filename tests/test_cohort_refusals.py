@@ -11,6 +11,8 @@ import pytest
 for _name in ("torch", "nibabel", "pandas", "pyarrow", "matplotlib"):
     pytest.importorskip(_name)
 
+import torch  # noqa: E402
+
 import cohorts  # noqa: E402
 from protoseg_fast import cli  # noqa: E402
 from protoseg_fast.cohort import SweepConfig, SweepError  # noqa: E402
@@ -92,6 +94,28 @@ def test_wrong_options_touch_nothing(
         told = refusal(capsys, command(data, out, f"--{option}", value))
         assert told.startswith(f"{option.replace('-', '_')} must be")
     assert not out.exists()
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense", "meta", "xla", ""])
+def test_devices_that_are_not_there(
+    device: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    told = refusal(capsys, command(data, out, "--device", device))
+    assert told.startswith("device must be one that torch has here (cpu")
+    assert f"); got {device!r}: " in told
+    assert not out.exists()
+    assert cli.main(command(data, out)) == 0
+    export = ["export", out, "ball_000", "--layer", "0", "--out", tmp_path / "a.nii"]
+    assert refusal(capsys, [*export, "--device", device]) == told
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_cuda_where_there_is_none(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refusal(capsys, command(data, tmp_path / "out", "--device", "cuda"))
+    assert told.startswith("device must be one that torch has here (cpu); got 'cuda': ")
 
 
 def test_merge_writes_beside_the_folder_however_it_is_called(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from protoseg_fast.cohort.config import SweepConfig, SweepError
 from protoseg_fast.cohort.layouts import Case
-from protoseg_fast.cohort.models import load_model
+from protoseg_fast.cohort.models import check_device, load_model
 from protoseg_fast.cohort.run import evaluating
 from protoseg_fast.cohort.scoring import seeded
 from protoseg_fast.cohort.store import Store
@@ -60,8 +60,8 @@ def export_map(
         How many voxels the map has.
 
     Raises:
-        SweepError: if there is no such sweep or case, the case cannot be read, the network cannot
-            be loaded, or the file cannot be written.
+        SweepError: if there is no such sweep, case or device, the case cannot be read, the network
+            cannot be loaded, or the file cannot be written.
         ValueError: if there is no such layer, unit, target or call.
         ImportError: if nibabel is missing.
     """
@@ -73,6 +73,7 @@ def export_map(
     if isinstance(model, str):
         options["model"] = model
     config = _config(store, options)
+    check_device(config.device)
     try:
         volume = read_case(_case(store, case), config)
     except CaseError as error:

@@ -13,7 +13,7 @@ from torch import nn
 from protoseg_fast.cohort.config import SweepConfig, SweepError
 from protoseg_fast.cohort.volumes import find_function
 
-__all__ = ["file_hash", "load_model", "state_hash"]
+__all__ = ["check_device", "file_hash", "load_model", "state_hash"]
 
 #: Where checkpoints of common trainers keep the state_dict: Lightning, nnU-Net, MONAI, timm.
 WRAPPERS = ("state_dict", "network_weights", "model_state_dict", "model", "net")
@@ -38,6 +38,22 @@ def load_model(config: SweepConfig) -> nn.Module:
         return model.to(device=config.device, dtype=getattr(torch, config.dtype)).eval()
     except (RuntimeError, AssertionError) as error:
         raise SweepError(f"Cannot put the model on {config.device}: {error}") from error
+
+
+def check_device(name: str) -> None:
+    """Refuse a device on which nothing can be computed.
+
+    Raises:
+        SweepError: for a device that torch does not know, or does not have here.
+    """
+    try:
+        torch.zeros(1, device=name).cpu()
+    except Exception as error:  # of many types, by device
+        here = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        reason = str(error).partition("\n")[0]
+        raise SweepError(
+            f"device must be one that torch has here ({here}); got {name!r}: {reason}"
+        ) from error
 
 
 def read_weights(path: Path) -> dict[str, Any]:

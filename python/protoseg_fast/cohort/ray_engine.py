@@ -18,7 +18,7 @@ import torch
 
 from protoseg_fast.cohort.config import SweepConfig, SweepError
 from protoseg_fast.cohort.layouts import Case
-from protoseg_fast.cohort.models import load_model
+from protoseg_fast.cohort.models import check_device, load_model
 from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case, seeded
 from protoseg_fast.cohort.volumes import read_case
 
@@ -38,6 +38,7 @@ class Worker:
             os.chdir(folder)  # relative paths, and modules beside them
         sys.path.insert(0, folder)
         torch.set_num_threads(threads)  # as many as here: Ray allows one, which rounds otherwise
+        check_device(config.device)
         with seeded(config):
             self.model = load_model(config)
         self.config = config

@@ -17,7 +17,7 @@ from torch import nn
 import protoseg_fast
 from protoseg_fast.cohort.config import SweepConfig, SweepError, digest
 from protoseg_fast.cohort.layouts import Case, choose, find_cases, unique
-from protoseg_fast.cohort.models import file_hash, load_model, state_hash
+from protoseg_fast.cohort.models import check_device, file_hash, load_model, state_hash
 from protoseg_fast.cohort.progress import Progress
 from protoseg_fast.cohort.reading import volumes
 from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case, seeded
@@ -100,6 +100,8 @@ def run(
     log: LogFunction | None = None,
 ) -> SweepResult:
     """Run what a configuration says; a model and cases given here take the place of its own."""
+    if config.engine == "local":  # Ray's actors may have other devices
+        check_device(config.device)
     listed = find_cases(config.data, config.layout) if cases is None else cases
     return _Sweep(config, model, log).run(choose(listed, config.cases, config.limit))
 
