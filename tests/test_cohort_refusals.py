@@ -118,6 +118,34 @@ def test_cuda_where_there_is_none(
     assert told.startswith("device must be one that torch has here (cpu); got 'cuda': ")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [
+        ("layers", "convs,nope", "layers: No layer matches 'nope'. Nearest names: "),
+        ("layers", "norms", "layers: The network has none of the layers of the preset 'norms'."),
+        ("model", "cohorts:nothing", "cohorts has no function 'nothing'."),
+        ("transform", "nowhere_to_be_found:prepare", "Cannot import nowhere_to_be_found: "),
+        ("weights", "none.pt", "There are no weights none.pt."),
+    ],
+)
+def test_what_is_refused_leaves_the_folder_as_it_was(
+    option: str,
+    value: str,
+    reason: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The next run, mended, is not held to it; and a table is not removed for it."""
+    out = tmp_path / "out"
+    wrong = command(data, out, f"--{option}", value)
+    assert refusal(capsys, wrong).startswith(reason)
+    assert cli.main(command(data, out)) == 0
+    before = {p: p.read_bytes() for p in out.rglob("*.*")}
+    assert refusal(capsys, [*wrong, "--overwrite"]).startswith(reason)
+    assert {p: p.read_bytes() for p in out.rglob("*.*")} == before
+
+
 def test_merge_writes_beside_the_folder_however_it_is_called(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

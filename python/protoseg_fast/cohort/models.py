@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import nn
 
 from protoseg_fast.cohort.config import SweepConfig, SweepError
 from protoseg_fast.cohort.volumes import find_function
+from protoseg_fast.network.layers import select_layers, unwrap
 
-__all__ = ["check_device", "file_hash", "load_model", "state_hash"]
+__all__ = ["check_device", "check_layers", "file_hash", "load_model", "state_hash"]
 
 #: Where checkpoints of common trainers keep the state_dict: Lightning, nnU-Net, MONAI, timm.
 WRAPPERS = ("state_dict", "network_weights", "model_state_dict", "model", "net")
@@ -54,6 +56,20 @@ def check_device(name: str) -> None:
         raise SweepError(
             f"device must be one that torch has here ({here}); got {name!r}: {reason}"
         ) from error
+
+
+def check_layers(model: nn.Module, layers: Sequence[str]) -> None:
+    """Refuse layers that the network does not have: no case could be scored.
+
+    Raises:
+        SweepError: for a selector that finds nothing, with the nearest names, and for TorchScript.
+    """
+    try:
+        select_layers(unwrap(model), list(layers))
+    except ValueError as error:
+        raise SweepError(f"layers: {error}") from error
+    except TypeError as error:
+        raise SweepError(str(error)) from error
 
 
 def read_weights(path: Path) -> dict[str, Any]:

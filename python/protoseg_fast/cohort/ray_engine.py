@@ -18,7 +18,7 @@ import torch
 
 from protoseg_fast.cohort.config import SweepConfig, SweepError
 from protoseg_fast.cohort.layouts import Case
-from protoseg_fast.cohort.models import check_device, load_model
+from protoseg_fast.cohort.models import check_device, check_layers, load_model
 from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case, seeded
 from protoseg_fast.cohort.volumes import read_case
 
@@ -41,6 +41,7 @@ class Worker:
         check_device(config.device)
         with seeded(config):
             self.model = load_model(config)
+        check_layers(self.model, config.layers)
         self.config = config
 
     def score(self, case: Case) -> tuple[Scored | Failure, dict[str, float]]:

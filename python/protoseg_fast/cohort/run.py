@@ -17,12 +17,19 @@ from torch import nn
 import protoseg_fast
 from protoseg_fast.cohort.config import SweepConfig, SweepError, digest
 from protoseg_fast.cohort.layouts import Case, choose, find_cases, unique
-from protoseg_fast.cohort.models import check_device, file_hash, load_model, state_hash
+from protoseg_fast.cohort.models import (
+    check_device,
+    check_layers,
+    file_hash,
+    load_model,
+    state_hash,
+)
 from protoseg_fast.cohort.progress import Progress
 from protoseg_fast.cohort.reading import volumes
 from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case, seeded
 from protoseg_fast.cohort.store import Log, Store
 from protoseg_fast.cohort.summary import write_summary
+from protoseg_fast.cohort.volumes import find_function
 from protoseg_fast.network.devices import why_on_the_cpu
 
 __all__ = ["SweepResult", "part_of", "run", "sweep"]
@@ -80,8 +87,9 @@ def sweep(
         What was done; the results are in ``out``.
 
     Raises:
-        SweepError: for wrong options, a model or data that cannot be loaded, a folder with
-            results of another configuration, or another process on the same part.
+        SweepError: for wrong options, a device or layers that do not exist, a model or data that
+            cannot be loaded, a folder with results of another configuration, or another process
+            on the same part.
     """
     given = {**options, "out": str(out)}
     if isinstance(model, str):
@@ -102,6 +110,8 @@ def run(
     """Run what a configuration says; a model and cases given here take the place of its own."""
     if config.engine == "local":  # Ray's actors may have other devices
         check_device(config.device)
+    if config.transform:
+        find_function(config.transform)
     listed = find_cases(config.data, config.layout) if cases is None else cases
     return _Sweep(config, model, log).run(choose(listed, config.cases, config.limit))
 
@@ -122,15 +132,17 @@ class _Sweep:
         self.store.make()
         with self.store.part(config.part_id, config.num_parts) as log:
             self.store.tidy()
-            names = {case.name for case in mine}
+            about = describe(config, self.given)
+            done = set() if config.overwrite else self.store.names("tables")
+            done &= {case.name for case in mine}
+            left = [case for case in mine if case.name not in done]
+            # Before anything is written or removed: what is refused leaves no trace.
+            network = self._network() if left else None
             if config.overwrite:
                 for case in mine:
                     self.store.forget(case.name)
-            about = describe(config, self.given)
             self.store.settle(about, replace=config.overwrite)
             self.store.register(cases)
-            done = self.store.names("tables") & names
-            left = [case for case in mine if case.name not in done]
             result = SweepResult(self.store.out, kept=sorted(done))
             log.write("start", config=about["hash"], cases=len(mine), left=len(left))
             title = f"part {config.part_id} of {config.num_parts}"
@@ -140,14 +152,33 @@ class _Sweep:
                 if slow := why_on_the_cpu(config.device):
                     progress.say(slow)
                 if left:
-                    self._work(left, result, log, progress)
+                    self._work(left, network, result, log, progress)
             log.write("end", done=len(result.done), failed=len(result.failures))
             self._summarise()
         return result
 
-    def _work(self, left: list[Case], result: SweepResult, log: Log, progress: Progress) -> None:
+    def _network(self) -> nn.Module | None:
+        """The network, which has the layers asked for; None: Ray's actors load it."""
+        config = self.config
+        if config.engine == "ray":
+            if self.given is not None:
+                raise SweepError("engine ray needs the model as text, MODULE:FUNCTION.")
+            return None
+        with threads(config.threads), seeded(config):
+            network = load_model(config) if self.given is None else self.given
+        check_layers(network, config.layers)
+        return network
+
+    def _work(
+        self,
+        left: list[Case],
+        network: nn.Module | None,
+        result: SweepResult,
+        log: Log,
+        progress: Progress,
+    ) -> None:
         start = time.perf_counter()
-        for case, outcome, seconds in self._outcomes(left):
+        for case, outcome, seconds in self._outcomes(left, network):
             event: dict[str, Any]
             if isinstance(outcome, Failure):
                 self.store.fail(outcome)
@@ -166,19 +197,16 @@ class _Sweep:
             if self.tell is not None:
                 self.tell(event)
 
-    def _outcomes(self, left: list[Case]) -> Iterator[tuple[Case, Outcome, dict[str, float]]]:
-        if self.config.engine == "ray":
+    def _outcomes(
+        self, left: list[Case], network: nn.Module | None
+    ) -> Iterator[tuple[Case, Outcome, dict[str, float]]]:
+        if network is None:
             from protoseg_fast.cohort.ray_engine import outcomes
 
-            if self.given is not None:
-                raise SweepError("engine ray needs the model as text, MODULE:FUNCTION.")
             yield from outcomes(left, self.config)
             return
-        with threads(self.config.threads):
-            with seeded(self.config):
-                model = load_model(self.config) if self.given is None else self.given
-            with evaluating(model):
-                yield from score_all(model, left, self.config)
+        with threads(self.config.threads), evaluating(network):
+            yield from score_all(network, left, self.config)
 
     def _summarise(self) -> None:
         """Write summary.json when the last part ends; merge does so at any time."""
