@@ -128,6 +128,22 @@ def test_pictures_in_two_folders(tmp_path: Path) -> None:
     assert shown["image"].shape == (20, 30)
 
 
+@pytest.mark.parametrize("layout", ["auto", "pair"])
+def test_images_that_lie_in_the_folder_itself(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "data"
+    for name in ("b", "a"):
+        nifti(data / f"{name}.nii.gz", cohorts.volume(0)[0])
+    assert [(c.name, c.label) for c in find_cases(data, layout)] == [("a", None), ("b", None)]
+    arguments = sweep_part(data, tmp_path / "out", 0)
+    assert cli.main([*arguments, "--num-parts", "1", "--layout", layout]) == 0
+    assert "part 0 of 1: 2 cases, no label found for 2 of them\n" in capsys.readouterr().err
+    nifti(data / "labels" / "a.nii.gz", cohorts.volume(0)[1])
+    a, b = find_cases(data, layout)
+    assert (a.label, b.label) == (str(data / "labels" / "a.nii.gz"), None)
+
+
 @pytest.mark.parametrize("suffix", ["csv", "json"])
 def test_lists(tmp_path: Path, suffix: str) -> None:
     image, label = cohorts.volume(0)

@@ -74,9 +74,9 @@ def find_cases(data: str | Path, layout: str = "auto") -> list[Case]:
     """Return the cases of a folder or a list, sorted by name.
 
     Layouts: "msd" (``dataset.json`` with ``training``), "nnunet" (``imagesTr/NAME_0000.nii.gz``),
-    "pair" (``images`` and ``labels``, or the image folder alone) and "list" (CSV or JSON with
-    ``image``, and optionally ``name``, ``label``, ``mask``; relative to the list). NIfTI,
-    MetaImage, NRRD, PNG and TIFF.
+    "pair" (``images``, or else the folder's own files, with ``labels`` and ``masks``, if there
+    are) and "list" (CSV or JSON with ``image``, and optionally ``name``, ``label``, ``mask``;
+    relative to the list). NIfTI, MetaImage, NRRD, PNG and TIFF.
 
     Raises:
         SweepError: if there are none, names repeat, or the layout is another.

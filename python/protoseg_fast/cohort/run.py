@@ -147,8 +147,7 @@ class _Sweep:
             log.write("start", config=about["hash"], cases=len(mine), left=len(left))
             title = f"part {config.part_id} of {config.num_parts}"
             with Progress(config.progress, title, len(left)) as progress:
-                kept = f", {len(done)} of them done before" if done else ""
-                progress.say(f"{title}: {len(mine)} cases{kept}")
+                progress.say(f"{title}: {_told(mine, len(done))}")
                 if slow := why_on_the_cpu(config.device):
                     progress.say(slow)
                 if left:
@@ -233,6 +232,13 @@ def score_all(
         end = time.perf_counter()
         yield case, outcome, {"waited": ready - start, "scored": end - ready}
         start = time.perf_counter()
+
+
+def _told(cases: Sequence[Case], done: int) -> str:
+    """How many cases there are; labels that were not found, as where names differ, are told."""
+    kept = f", {done} of them done before" if done else ""
+    bare = sum(case.label is None for case in cases)
+    return f"{len(cases)} cases{kept}" + (f", no label found for {bare} of them" if bare else "")
 
 
 def describe(config: SweepConfig, model: nn.Module | None) -> dict[str, Any]:
