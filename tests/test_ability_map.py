@@ -66,6 +66,43 @@ def test_missing_columns() -> None:
         SegmentationAbilityMap(pd.DataFrame({"case": []}))
 
 
+@pytest.mark.parametrize("way", ["csv", "parquet", "concat", "object", "arrow", "selection"])
+def test_frames_from_anywhere(way: str, tmp_path) -> None:
+    table = make_table()
+    frame = table.to_pandas()
+    if way == "csv":
+        frame.to_csv(tmp_path / "scores.csv", index=False)
+        frame = pd.read_csv(tmp_path / "scores.csv")
+    elif way == "parquet":
+        table.save(tmp_path / "scores.parquet")
+        frame = pd.read_parquet(tmp_path / "scores.parquet")
+    elif way == "concat":
+        parts = [part.astype({"layer": object}) for _, part in frame.groupby("case")]
+        frame = pd.concat(parts).sort_index()
+    elif way == "object":
+        frame = frame.astype(object).astype({"sa": float, "tp": int})
+    elif way == "arrow":
+        frame = table.to_arrow().to_pandas()
+    else:
+        frame = pd.concat([frame, frame.assign(case="other", layer="other")]).iloc[: len(frame)]
+    found = SegmentationAbilityMap(frame)
+    assert found.cases == table.cases
+    assert found.layers == table.layers
+    assert found.to_arrow().schema == table.to_arrow().schema
+    assert found.to_pandas().group.tolist() == table.to_pandas().group.tolist()
+    np.testing.assert_array_equal(found.mean_sa().value, table.mean_sa().value)
+    assert found.best(5).values.tolist() == table.best(5).values.tolist()
+    assert (found + make_table()).cases == list(range(2 * len(table.cases)))
+
+
+def test_frames_that_make_no_table() -> None:
+    frame = make_table().to_pandas()
+    with pytest.raises(ValueError, match="group 'all'"):
+        SegmentationAbilityMap(frame.assign(group="all"))
+    with pytest.raises(ValueError, match="rows without layer"):
+        SegmentationAbilityMap(frame.assign(layer=None))
+
+
 def test_arrow_types_do_not_depend_on_the_number_of_names() -> None:
     table = make_table(cases=["first", "second"])
     frame = table.to_pandas()

@@ -24,7 +24,7 @@ from protoseg_fast.network.records import (
     columns_of,
     frame_of,
 )
-from protoseg_fast.network.tables import LayerNames, layer_weight, match_names, union
+from protoseg_fast.network.tables import LayerNames, as_categories, layer_weight, match_names, union
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,17 +69,21 @@ class SegmentationAbilityMap:
     mean SA: He et al. 2023, arXiv:2212.09206.
 
     Args:
-        frame: a pandas DataFrame with these columns.
+        frame: a pandas DataFrame with these columns, such as `to_pandas` returns, or as it comes
+            back from a file or from pandas.concat.
 
     Raises:
-        ValueError: if columns are missing.
+        ValueError: if columns or names are missing, or a group is none.
         ImportError: if pandas is missing.
     """
 
     def __init__(self, frame: pd.DataFrame, *, _mapper: Mapper | None = None) -> None:
         if missing := [name for name in COLUMNS if name not in frame.columns]:
             raise ValueError(f"frame must have the columns {', '.join(COLUMNS)}; {missing} lack.")
+        pd = require("pandas", "a segmentation ability map")
         self._frame = frame[list(COLUMNS)].reset_index(drop=True)
+        for name in _CATEGORIES:
+            self._frame[name] = as_categories(pd, self._frame[name])
         self._mapper = _mapper
 
     @functools.cached_property
@@ -155,16 +159,10 @@ class SegmentationAbilityMap:
             ValueError: if the file has not these columns.
             ImportError: if pyarrow is missing.
         """
-        pd = require("pandas", "load")
+        require("pandas", "load")
         frame = require("pyarrow.parquet", "load").read_table(path).to_pandas()
         if missing := [name for name in COLUMNS if name not in frame.columns]:
             raise ValueError(f"{path} is no segmentation ability map: it lacks {missing}.")
-        for name in _CATEGORIES:
-            read = pd.Categorical(frame[name])
-            names = read.categories.tolist()
-            if name == "group":
-                names = [text if text == WHOLE_LAYER else int(text) for text in names]
-            frame[name] = categorical(pd, read.codes, names)
         return cls(frame)
 
     def __add__(self, other: SegmentationAbilityMap) -> SegmentationAbilityMap:

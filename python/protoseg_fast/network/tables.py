@@ -11,7 +11,7 @@ import numpy as np
 
 from protoseg_fast.network.records import WHOLE_LAYER, categorical
 
-__all__ = ["LayerNames", "layer_weight", "match_names", "union"]
+__all__ = ["LayerNames", "as_categories", "layer_weight", "match_names", "union"]
 
 #: Layers of a table: a name or a glob, a compiled pattern searched for, or several of these.
 LayerNames: TypeAlias = "str | re.Pattern[str] | Sequence[str | re.Pattern[str]]"
@@ -42,6 +42,33 @@ def layer_weight(weights: Mapping[str, float], layer: str) -> float:
         if layer == selector or fnmatchcase(layer, selector):
             return float(weight)
     return 1.0
+
+
+def as_categories(pd: Any, column: Any) -> Any:
+    """Return a column of names as a Categorical of ints and text, as in tables just made; it may
+    have been text or numbers, as files and pandas.concat leave them.
+
+    Raises:
+        ValueError: if a name is missing, or a group is none.
+    """
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        column = column.cat.remove_unused_categories()  # a selection of rows keeps them
+        codes, names = column.cat.codes.to_numpy(), column.cat.categories.tolist()
+    else:
+        codes, found = pd.factorize(column)
+        names = found.tolist()
+    if (codes < 0).any():
+        raise ValueError(f"frame has rows without {column.name}.")
+    if column.name == "group":
+        return union(pd, [categorical(pd, codes, list(map(_group, names)))], in_order=True)
+    return categorical(pd, codes, names if column.name == "case" else list(map(str, names)))
+
+
+def _group(name: Any) -> Any:
+    try:
+        return name if name == WHOLE_LAYER else int(name)
+    except ValueError:
+        raise ValueError(f'frame has a group {name!r}: neither "layer" nor a number.') from None
 
 
 def union(pd: Any, parts: Sequence[Any], *, in_order: bool) -> Any:
