@@ -95,6 +95,15 @@ def test_frames_from_anywhere(way: str, tmp_path) -> None:
     assert (found + make_table()).cases == list(range(2 * len(table.cases)))
 
 
+def test_cases_of_any_sequence() -> None:
+    for numbers in (np.arange(2), torch.arange(2), range(2)):
+        table = make_table(cases=numbers)
+        assert table.cases == [0, 1]
+        assert (table + table).cases == [0, 1, 2, 3]
+    assert make_table(cases=np.array(["a", "b"])).cases == ["a", "b"]
+    assert make_table(cases=("a", "b")).to_arrow()["case"].to_pylist()[0] == "a"
+
+
 def test_frames_that_make_no_table() -> None:
     frame = make_table().to_pandas()
     with pytest.raises(ValueError, match="group 'all'"):

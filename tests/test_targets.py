@@ -220,6 +220,9 @@ def test_output_reference_is_the_networks_own_output(model, image, label) -> Non
         ({"layers": "first", "groups": 4}, ValueError, "not a multiple"),
         ({"prediction": 1.5}, TypeError, "prediction"),
         ({"cases": ["one"]}, ValueError, "names 1 images"),
+        ({"cases": [None, True]}, TypeError, "sequence of str or int"),
+        ({"cases": "ab"}, TypeError, "sequence of str or int"),
+        ({"cases": 2}, TypeError, "sequence of str or int"),
         ({"cases": ["one", "one"]}, ValueError, "cases must all be different"),
         ({"targets": [1, "1", 2, 3]}, ValueError, "targets must all be different"),
         (

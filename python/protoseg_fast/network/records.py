@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from protoseg_fast import _core
 from protoseg_fast.counts import Counts, Prototypes, on_host
-from protoseg_fast.guide import Groups, Guide
+from protoseg_fast.guide import Groups, Guide, is_whole
 from protoseg_fast.network.extras import require
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ __all__ = [
     "Names",
     "Record",
     "arrow_of",
+    "case_names",
     "categorical",
     "check_distinct",
     "columns_of",
@@ -85,6 +86,21 @@ def check_distinct(argument: str, names: Sequence[Any]) -> None:
     """Raise ValueError if two names of an argument are the same: their rows would be, too."""
     if len(set(names)) < len(names):
         raise ValueError(f"{argument} must all be different, got {list(names)}.")
+
+
+def case_names(cases: Sequence[Any]) -> list[int | str]:
+    """Return names of cases as Python's own text and ints, from any sequence, array or tensor.
+
+    Raises:
+        TypeError: for names of other types, and for one text in place of several.
+        ValueError: if two are the same.
+    """
+    names: Any = cases.tolist() if hasattr(cases, "tolist") else cases
+    several = isinstance(names, Iterable) and not isinstance(names, str)
+    if not several or not all(isinstance(name, str) or is_whole(name) for name in names):
+        raise TypeError(f"cases must be a sequence of str or int, got {cases!r}.")
+    check_distinct("cases", names)
+    return [str(name) if isinstance(name, str) else int(name) for name in names]
 
 
 def fitting(divisions: Sequence[Groups], channels: int) -> tuple[list[Groups], str | None]:

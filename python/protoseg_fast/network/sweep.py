@@ -17,7 +17,7 @@ from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.mappers import ImageMapper, WindowMapper
 from protoseg_fast.network.predictor import Predictor
 from protoseg_fast.network.problems import Activation, Problems, Targets
-from protoseg_fast.network.records import Record, check_distinct
+from protoseg_fast.network.records import Record, case_names
 from protoseg_fast.network.tracer import Tracer, check_groups, trace
 from protoseg_fast.network.turns import one_thread_at_a_time
 from protoseg_fast.network.window_sweep import VolumeGuide, WindowSweep
@@ -219,10 +219,9 @@ class _Windows:
         observer: Observer | None,
         copies: Copies | None,
     ) -> SegmentationAbilityMap:
-        names = list(range(len(image))) if cases is None else list(cases)
+        names = list(range(len(image))) if cases is None else case_names(cases)
         if len(names) != len(image):
             raise ValueError(f"cases names {len(names)} images, but there are {len(image)}.")
-        check_distinct("cases", names)
         sweep = self.sweep(image, layers, copies)
         problems, arrays = self.network.references(sweep.predict(), *reference)
         if observer is not None:

@@ -17,6 +17,7 @@ from protoseg_fast.network.layers import Layers
 from protoseg_fast.network.records import (
     WHOLE_LAYER,
     Record,
+    case_names,
     check_distinct,
     fetched,
     fitting,
@@ -144,10 +145,19 @@ class Tracer:
         self._groups = check_groups(groups)
         self._options, self._empty = options, empty
         self.targets = targets
-        self.cases: Sequence[int | str] | None = None
+        self.cases = None
         self.on_scored: Callable[[Record, Guide, Tensor], None] | None = None
         self.guide = guide
         self.reset()
+
+    @property
+    def cases(self) -> list[int | str] | None:
+        """Names of the images of the next pass; None: numbers."""
+        return self._cases
+
+    @cases.setter
+    def cases(self, cases: Sequence[int | str] | None) -> None:
+        self._cases = None if cases is None else case_names(cases)
 
     @property
     def guide(self) -> Guide | None:
@@ -213,8 +223,7 @@ class Tracer:
         """Begin a pass, as the network's own hook does; what one that raised left is forgotten."""
         self._pending = []
         guide = self._require_guide()
-        cases = list(self._names_of_cases(guide))
-        check_distinct("cases", cases)
+        cases = self._names_of_cases(guide)
         if taken := [case for case in cases if case in self._taken]:
             raise ValueError(
                 f"Case {taken[0]!r} has been scored already; name another one, or call reset()."
