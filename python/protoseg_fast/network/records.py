@@ -95,9 +95,10 @@ def case_names(cases: Sequence[Any]) -> list[int | str]:
         TypeError: for names of other types, and for one text in place of several.
         ValueError: if two are the same.
     """
-    names: Any = cases.tolist() if hasattr(cases, "tolist") else cases
-    several = isinstance(names, Iterable) and not isinstance(names, str)
-    if not several or not all(isinstance(name, str) or is_whole(name) for name in names):
+    listed: Any = cases.tolist() if hasattr(cases, "tolist") else cases
+    several = isinstance(listed, Iterable) and not isinstance(listed, str)
+    names: list[Any] = list(listed) if several else [None]
+    if not all(isinstance(name, str) or is_whole(name) for name in names):
         raise TypeError(f"cases must be a sequence of str or int, got {cases!r}.")
     check_distinct("cases", names)
     return [str(name) if isinstance(name, str) else int(name) for name in names]
