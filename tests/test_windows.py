@@ -211,6 +211,25 @@ def test_windows_in_which_nothing_is_predicted_are_background() -> None:
         assert frame.sa[(frame.case == 1) & (frame.reference == "target")].notna().all()
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+@pytest.mark.parametrize("window", [4, 8, 16])
+def test_features_that_are_not_finite_where_nothing_counts(odd: float, window: int) -> None:
+    """Undefined, as untiled: also where a window has no voxel that counts."""
+    model, image, target = make(2, (32, 16))
+    mask = torch.ones(2, 1, 32, 16)
+    mask[0, :, 8:24, 8:] = 0
+    image[0, :, 8:24, 8:] = odd
+    options = {"target": target, "mask": mask, "layers": ["input", "first"]}
+    options["activation"] = lambda x: x.nan_to_num()[:, 1:].sigmoid()
+    whole = sam(model, image, **options).to_pandas()
+    for scope in ("volume", "window"):
+        apart = SlidingWindow(window, 0)
+        frame = sam(model, image, window=apart, scope=scope, **options).to_pandas()
+        assert (frame.sa.isna() == whole.sa.isna()).all()
+    assert whole.sa.isna().any()
+    assert whole.sa.notna().any()
+
+
 @pytest.mark.parametrize(("scope", "passes"), [("volume", 3), ("window", 2)])
 def test_number_of_forward_passes(scope: str, passes: int) -> None:
     model, image, _ = make(2, (32, 16))

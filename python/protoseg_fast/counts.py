@@ -377,7 +377,8 @@ def _merge_means(where: Any, mean: Any, weight: Any, other: Any, other_weight: A
     """Merge means (N, T, C) of weights (N, T); equal means stay exactly equal."""
     total = weight + other_weight
     share = (other_weight / (total + (total == 0)))[..., None]
-    merged = mean + (other - mean) * share
+    with np.errstate(invalid="ignore"):  # means of features that are not finite
+        merged = mean + (other - mean) * share
     # A part without weight has an undefined mean, and no say.
     merged = where((other_weight == 0)[..., None], mean, merged)
     return where((weight == 0)[..., None], other, merged)

@@ -132,14 +132,25 @@ class WindowSweep:
         """
         resize = {k: v for k, v in self.options.items() if k != "metric"}
         found: dict[tuple[str, int], dict[int, Prototypes]] = {}
+        spoilt: list[tuple[tuple[str, int], int, Any]] = []  # and channels (C) that are not finite
 
         def visit(chunk: Chunk, part: Guide, layer: str, call: int, features: Tensor) -> None:
             merged = found.setdefault((layer, call), {})
-            for i, prototypes in _split(part.prototypes(features, **resize)):
+            every = part.prototypes(features, **resize)
+            weight = every._arrays["positive_weight"] + every._arrays["negative_weight"]
+            if not weight.all():  # a window without weight has no say, but for this
+                sound = _finite(part, features)
+                spoilt.extend(
+                    ((layer, call), n, ~one) for (n, _), one in zip(chunk, sound, strict=True)
+                )
+            for i, prototypes in _split(every):
                 n = chunk[i][0]
                 merged[n] = merged[n] + prototypes if n in merged else prototypes
 
         self._pass(guide, visit)
+        for key, n, channels in spoilt:
+            for name in ("positive", "negative"):
+                found[key][n]._arrays[name][:, :, channels] = float("nan")
         return {key: [merged[n] for n in sorted(merged)] for key, merged in found.items()}
 
     def records(
@@ -317,14 +328,18 @@ def _forgive_windows_without_guide(
     empty = (weights._arrays["positive_weight"] == 0) | (weights._arrays["negative_weight"] == 0)
     if not empty.any():
         return
-    finite: Any = features.isfinite().flatten(2).all(2)
-    if guide._kind.device == "cpu":  # where counts are kept in NumPy
-        finite = finite.numpy()
+    finite = _finite(guide, features)
     for part in counts.values():
         defined = part._arrays["defined"]
         n, g, _ = defined.shape
         sound = finite.reshape(n, g, -1).all(2)[:, :, None]
         part._arrays["defined"] = defined | (empty[:, None] & sound)
+
+
+def _finite(guide: Guide, features: Tensor) -> Any:
+    """Whether all of a channel is finite, (N, C), as counts are kept: in NumPy on the CPU."""
+    finite = features.isfinite().flatten(2).all(2)
+    return finite.numpy() if guide._kind.device == "cpu" else finite
 
 
 def _fingerprint(logits: Tensor) -> Tensor:
