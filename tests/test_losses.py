@@ -249,12 +249,44 @@ def test_hooks_are_given_back_after_an_exception() -> None:
     supervision.remove()
 
 
+def test_the_first_pattern_that_matches_gives_the_weight() -> None:
+    weights = psf.deep_supervision(network(), {"0.1": 5, "*": 1.0}).weights
+    assert weights.pop("0.1") == 5
+    assert set(weights.values()) == {1.0}
+
+
+def test_layers_that_ran_without_gradients() -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self, reentrant: bool) -> None:
+            super().__init__()
+            self.inner, self.reentrant = network(), reentrant
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            run = torch.utils.checkpoint.checkpoint
+            return run(self.inner, x, use_reentrant=self.reentrant)
+
+    image = torch.randn(1, 1, 12, 12, requires_grad=True)
+    target = torch.rand(1, 2, 12, 12) < 0.4
+    with psf.deep_supervision(Checkpointed(reentrant=True), ["inner.0.0"]) as supervision:
+        pred = supervision._model(image).sigmoid()
+        with pytest.raises(RuntimeError, match=r"inner\.0\.0.* use_reentrant=False"):
+            supervision.loss(pred, target)
+    model = Checkpointed(reentrant=False)
+    with psf.deep_supervision(model, ["inner.0.0"]) as supervision:
+        supervision.loss(model(image).sigmoid().detach(), target).backward()
+        with torch.no_grad():
+            assert supervision.loss(model(image).sigmoid(), target) > 0
+    assert model.inner[0][0].weight.grad.any()
+
+
 def test_deep_supervision_refuses_what_cannot_work() -> None:
     model = network()
     with pytest.raises(ValueError, match="matches no module"):
         psf.deep_supervision(model, ["decoder.*"])
     with pytest.raises(ValueError, match="must be positive"):
         psf.deep_supervision(model, {"1": 0})
+    with pytest.raises(TypeError, match="must be a number"):
+        psf.deep_supervision(model, {"1": "1"})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="at least one"):
         psf.deep_supervision(model, [])
     with pytest.raises(TypeError, match=r"torch\.nn\.Module"):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fnmatch
+import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from protoseg_fast.losses import SALoss
@@ -28,6 +30,7 @@ class DeepSupervision:
         # What layers put out, and the version that was kept: in-place activations overwrite it.
         self._outputs: dict[str, tuple[Tensor, int]] = {}
         self._copied = set(weights)
+        self._without_gradients: set[str] = set()
         self._handles: list[Any] = []
 
     def __enter__(self) -> DeepSupervision:
@@ -66,14 +69,20 @@ class DeepSupervision:
             A scalar: sum of weight x loss over the layers, divided by the sum of their weights.
 
         Raises:
-            RuntimeError: if a layer has not been through a forward pass since the last call, or
-                was overwritten in place for the first time.
+            RuntimeError: if a layer has not been through a forward pass since the last call, ran
+                without gradients, or was overwritten in place for the first time.
         """
         missing = self.weights.keys() - self._features.keys()
         if missing:
             raise RuntimeError(
                 f"No features of {sorted(missing)}: call the model inside the with block before "
-                "each loss(); layers that a forward pass skips cannot be supervised."
+                "each loss(); layers that a forward pass skips cannot be supervised, nor those of "
+                "a model that was compiled and run before the block."
+            )
+        if torch.is_grad_enabled() and self._without_gradients:
+            raise RuntimeError(
+                f"{sorted(self._without_gradients)} ran without gradients: under torch.no_grad(), "
+                "or in a checkpoint, which has to be one with use_reentrant=False."
             )
         self._check_overwritten()
         total = sum(
@@ -99,6 +108,7 @@ class DeepSupervision:
     def _forget(self, *_: Any) -> None:
         self._features.clear()
         self._outputs.clear()
+        self._without_gradients.clear()
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
@@ -108,6 +118,8 @@ class DeepSupervision:
                     f"{type(output).__name__}, not a tensor; choose a layer inside it."
                 )
             self._features[name] = output.clone() if name in self._copied else output
+            if not torch.is_grad_enabled():
+                self._without_gradients.add(name)
             if not output.is_inference():  # whose versions are not counted
                 self._outputs[name] = output, output._version
 
@@ -124,7 +136,7 @@ def deep_supervision(
     Args:
         model: any network; it is not changed but for the hooks, within the ``with`` block.
         layers: names of modules as in ``model.named_modules()``, or patterns ("encoder.*"); as a
-            mapping, with the weight of each (a pattern's weight goes to all it matches).
+            mapping, with the weight of each: a module's is that of the first that matches it.
         criterion: called with (features, pred, target, mask) of each layer; default `SALoss()`.
 
     Returns:
@@ -134,8 +146,8 @@ def deep_supervision(
 
     Raises:
         ValueError: for a pattern that matches no module, or weights that are not positive.
-        TypeError: for anything but a module, or, in the forward pass, a layer whose output is no
-            tensor.
+        TypeError: for anything but a module, weights that are no numbers, or, in the forward pass,
+            a layer whose output is no tensor.
 
     Examples:
         >>> import torch
@@ -156,10 +168,13 @@ def deep_supervision(
     names = [name for name, _ in model.named_modules() if name]
     weights: dict[str, float] = {}
     for pattern, weight in wanted.items():
-        if not weight > 0:
+        if not isinstance(weight, numbers.Real):
+            raise TypeError(f"The weight of {pattern!r} must be a number, got {weight!r}.")
+        if not float(weight) > 0:
             raise ValueError(f"The weight of {pattern!r} must be positive, got {weight!r}.")
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise ValueError(f"{pattern!r} matches no module; the model has: {', '.join(names)}.")
-        weights |= dict.fromkeys(matched, float(weight))
+        for name in matched:
+            weights.setdefault(name, float(weight))
     return DeepSupervision(model, weights, SALoss() if criterion is None else criterion)
