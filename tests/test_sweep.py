@@ -127,6 +127,10 @@ def test_outputs_that_are_not_finite(image, window: int | None) -> None:
 
 def test_numpy_image(model, image) -> None:
     assert_same_table(sam(model, image.numpy()), sam(model, image))
+    steps = (image * 255).byte()
+    assert_same_table(sam(model, steps.numpy()), sam(model, steps.float()))
+    buffered = nn.BatchNorm2d(1, affine=False).double().eval()
+    assert len(sam(buffered, image.numpy(), layers="input")) > 0
     with pytest.raises(TypeError, match="image is a masked array"):
         sam(model, np.ma.array(image.numpy()))
     for shape in ((1, *SIZE), (4, *SIZE)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -37,8 +38,10 @@ class Predictor:
         """Return the image as the tensor that the network takes."""
         if not isinstance(image, Tensor):
             image = as_tensor("image", image, torch.device("cpu"))
-            parameter = next(unwrap(self.model).parameters(), None)
-            image = image if parameter is None else image.to(parameter)
+            inner = unwrap(self.model)
+            weights = itertools.chain(inner.parameters(), inner.buffers())
+            like = next((w for w in weights if w.is_floating_point()), image)
+            image = image.to(like.device, like.dtype)
         if not 3 <= image.dim() <= 5:
             raise ValueError(
                 "image must be (N, C, *size) with 1 to 3 spatial axes, got shape "

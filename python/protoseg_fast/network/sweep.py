@@ -89,7 +89,8 @@ def segmentation_ability_map(
 
     Args:
         model: the network.
-        image: (N, C, *size), as the network takes it; a tensor, or a NumPy array.
+        image: (N, C, *size), as the network takes it; a tensor, or a NumPy array, which is put
+            where the network's weights are, in their dtype.
         target: the ground truth. A label map of whole numbers, (N, *size) or (N, 1, *size); or
             binary, (N, T, *size), a channel per target. Its size is that of the prediction.
         mask: (N, 1, *size), the voxels that count, or their weights; None: all.
