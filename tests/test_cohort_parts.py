@@ -250,8 +250,10 @@ def test_weights_that_are_refused(tmp_path: Path) -> None:
     torch.save(cohorts.small(), tmp_path / "module.pt")
     torch.jit.save(torch.jit.trace(cohorts.small(), torch.zeros(1, 1, 8, 8, 8)), tmp_path / "s.pt")
     torch.save(cohorts.flat().state_dict(), tmp_path / "other.pt")
+    (tmp_path / "text.pt").write_text("no weights")
     reasons = {
-        "module.pt": "weights_only",
+        "module.pt": r"with weights_only=True, .* \(It holds [\w.]+\.\)$",
+        "text.pt": r"\(It is no such file\.\)$",
         "s.pt": "is TorchScript, whose layers call no hooks",
         "other.pt": "are not those of the model",
         "none.pt": "There are no weights",

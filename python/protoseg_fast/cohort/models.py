@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
+import re
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,7 +95,7 @@ def read_weights(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise SweepError(
             f"Cannot read {path} with weights_only=True, which runs no code from the file: save "
-            f"the state_dict alone, torch.save(model.state_dict(), ...). ({error})"
+            f"the state_dict alone, torch.save(model.state_dict(), ...). ({_reason(error)})"
         ) from error
     for key in WRAPPERS:
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -102,6 +104,14 @@ def read_weights(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(isinstance(v, torch.Tensor) for v in found.values()):
         raise SweepError(f"{path} holds no state_dict, but {type(found).__name__}.")
     return found
+
+
+def _reason(error: Exception) -> str:
+    """What torch found in a file, without its advice to run the file's code."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return str(error).partition("\n")[0]
+    held = re.search(r"GLOBAL (\S+)", str(error))
+    return f"It holds {held[1]}." if held else "It is no such file."
 
 
 def file_hash(path: str | Path) -> str:
