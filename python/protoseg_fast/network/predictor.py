@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,12 +49,6 @@ class Predictor:
                 "image must be (N, C, *size) with 1 to 3 spatial axes, got shape "
                 f"{tuple(image.shape)}."
             )
-        axes = {len(m.kernel_size) for m in unwrap(self.model).modules() if is_conv(m)}
-        if image.dim() - 2 not in axes and image.dim() - 1 in axes:
-            raise ValueError(
-                f"image must be a batch (N, C, *size), but its shape {tuple(image.shape)} is that "
-                f"of one image for a network of {image.dim() - 1}-D convolutions; pass image[None]."
-            )
         if self.model.training:
             warnings.warn(
                 "model is in training mode: dropout makes it random, and batch normalisation uses "
@@ -64,7 +60,8 @@ class Predictor:
     def logits(self, image: Tensor) -> Tensor:
         """Run the network; its output (N, K, *size)."""
         try:
-            logits = self.pick(self.model(image))
+            with batches_only(self._convs.get(image.dim() - 1, [])):
+                logits = self.pick(self.model(image))
         except NoSuchOutputError as error:
             raise ValueError(f"The network puts out {error}.") from error
         tensor = isinstance(logits, Tensor)
@@ -75,6 +72,15 @@ class Predictor:
                 f"the image, got {found}; pick the right output with prediction=."
             )
         return plain(logits)
+
+    @functools.cached_property
+    def _convs(self) -> dict[int, list[nn.Module]]:
+        """The network's convolutions by the number of their spatial axes."""
+        found: dict[int, list[nn.Module]] = {}
+        for module in unwrap(self.model).modules():
+            if is_conv(module):
+                found.setdefault(len(module.kernel_size), []).append(module)
+        return found
 
     def predict(self, logits: Tensor) -> tuple[Problems, Tensor]:
         """Return the binary problems and their probabilities (N, T, *size)."""
@@ -117,6 +123,26 @@ class Predictor:
                 return
             how = f" (by up to {float(differences.max()):.3g})"
         raise something_else(how)
+
+
+@contextlib.contextmanager
+def batches_only(convs: Sequence[nn.Module]) -> Iterator[None]:
+    """Within the block, these convolutions, of one axis more than the image's batch has, refuse one
+    image without a batch: they take it, and its channels would be images.
+    """
+
+    def refuse(module: nn.Module, args: tuple[Any, ...]) -> None:
+        shape = tuple(args[0].shape)
+        if is_conv(module) and len(shape) == len(module.kernel_size) + 1:
+            raise ValueError(
+                f"image must be a batch (N, C, *size), but {type(module).__name__} is given one "
+                f"image, {shape}; pass image[None]."
+            )
+
+    with contextlib.ExitStack() as stack:
+        for conv in convs:
+            stack.callback(conv.register_forward_pre_hook(refuse).remove)
+        yield
 
 
 def something_else(how: str = "") -> ValueError:
