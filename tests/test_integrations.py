@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +68,120 @@ def test_torchmetrics_without_values_or_target() -> None:
         SegmentationAbility(average="micro")
     with pytest.raises(ValueError, match="positive"):
         SegmentationAbility(groups=0)
+    for wrong in ("unit", True, 2.0):
+        with pytest.raises(TypeError, match=f"groups must be an int, .* got {wrong!r}"):
+            SegmentationAbility(groups=wrong)
+    with pytest.raises(TypeError, match="targets must be an int"):
+        SegmentationAbility(targets=None)
+
+
+def test_torchmetrics_collections_merge_equal_options_only() -> None:
+    torchmetrics = pytest.importorskip("torchmetrics")
+    from protoseg_fast.integrations.torchmetrics import SegmentationAbility
+
+    options = [
+        {}, {"empty": "monai"}, {"empty": "zero"}, {"interpolation": "nearest"},
+        {"metric": "cosine"}, {"align_corners": True},
+    ]  # fmt: skip
+    metrics = {str(i): SegmentationAbility(1, 2, **each) for i, each in enumerate(options)}
+    metrics["0 again"] = SegmentationAbility(1, 2)
+    metrics["0 of voxels"] = SegmentationAbility(1, 2, "voxels")
+    collection = torchmetrics.MetricCollection({name: m.clone() for name, m in metrics.items()})
+    features, pred, target, _ = batch(0)
+    # after a batch without finite features, all that is counted is equal
+    for given in ((features * float("inf"), pred, target), (features, pred, target * 0)):
+        collection.update(*given)
+        for metric in metrics.values():
+            metric.update(*given)
+    assert sorted(map(len, collection.compute_groups.values())) == [1] * 5 + [3]
+    for name, found in collection.compute().items():
+        torch.testing.assert_close(found, metrics[name].compute(), rtol=0, atol=0, equal_nan=True)
+    collection.reset()
+    collection.update(*batch(3))
+    metrics["4"].reset()
+    metrics["4"].update(*batch(3))
+    torch.testing.assert_close(collection.compute()["4"], metrics["4"].compute(), rtol=0, atol=0)
+
+
+def test_torchmetrics_metrics_of_other_options_are_not_added() -> None:
+    pytest.importorskip("torchmetrics")
+    from protoseg_fast.integrations.torchmetrics import SegmentationAbility
+
+    metrics = [SegmentationAbility(6, 2) for _ in range(2)]
+    for seed, metric in enumerate(metrics):
+        metric.update(*batch(seed))
+    metrics[0].merge_state(metrics[1])
+    torch.testing.assert_close(metrics[0].compute(), expected(6, "images", range(2)))
+    with pytest.raises(ValueError, match="same options"):
+        metrics[0].merge_state(SegmentationAbility(6, 2, metric="cosine"))
+
+
+def test_torchmetrics_copies_and_loads() -> None:
+    pytest.importorskip("torchmetrics")
+    from protoseg_fast.integrations.torchmetrics import SegmentationAbility
+
+    metric = SegmentationAbility(6, 2)
+    metric.update(*batch(0))
+    metric.persistent(True)
+    loaded = SegmentationAbility(6, 2)
+    loaded.load_state_dict(metric.state_dict())
+    for again in (pickle.loads(pickle.dumps(metric)), metric.clone(), loaded):
+        again.update(*batch(1))
+        torch.testing.assert_close(again.compute(), expected(6, "images", range(2)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_torchmetrics_sums_stay_wide(dtype: torch.dtype) -> None:
+    pytest.importorskip("torchmetrics")
+    from protoseg_fast.integrations.torchmetrics import SegmentationAbility
+
+    metric = SegmentationAbility(6, 2)
+    metric.update(*batch(0))
+    before = metric.metric_state
+    metric.set_dtype(dtype).to(dtype).to("cpu")
+    for name, state in metric.metric_state.items():
+        assert torch.equal(state, before[name])
+        assert state.dtype == before[name].dtype
+    metric.reset()
+    for seed in range(3):
+        metric.update(*batch(seed))
+    torch.testing.assert_close(
+        metric.compute(), expected(6, "images", range(3)), rtol=0, atol=1e-15
+    )
+
+
+def test_torchmetrics_goes_on_after_inference_mode() -> None:
+    pytest.importorskip("torchmetrics")
+    from protoseg_fast.integrations.torchmetrics import SegmentationAbility
+
+    metric = SegmentationAbility(6, 2)
+    with torch.inference_mode():
+        metric.update(*batch(7))
+        metric.reset()
+    with torch.no_grad():
+        metric.update(*batch(0))
+    metric(*batch(1))
+    torch.testing.assert_close(metric.compute(), expected(6, "images", range(2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"metric": "eucl"}, 'metric must be one of "euclidean", "cosine", got "eucl"'),
+        ({"metric": None}, "metric must be a string"),
+        ({"interpolation": "cubic"}, 'interpolation must be one of "linear"'),
+        ({"align_corners": 1}, "align_corners must be True or False"),
+        ({"empty": "x"}, 'empty must be one of "nan", "monai", "one", "zero", got "x"'),
+    ],
+)
+@pytest.mark.parametrize("library", ["torchmetrics", "monai"])
+def test_unknown_options_are_refused_when_a_metric_is_made(
+    library: str, options: dict[str, Any], message: str
+) -> None:
+    pytest.importorskip(library)
+    module = importlib.import_module(f"protoseg_fast.integrations.{library}")
+    with pytest.raises((TypeError, ValueError), match=message):
+        getattr(module, module.__all__[0])(**options)
 
 
 @pytest.mark.slow

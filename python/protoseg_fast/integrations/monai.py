@@ -11,6 +11,7 @@ from monai.metrics.utils import do_metric_reduction
 from torch import Tensor
 
 from protoseg_fast.guide import Empty, Groups, Guide, Interpolation, Metric
+from protoseg_fast.integrations._options import checked
 from protoseg_fast.network.devices import beside, move, scoring_device
 from protoseg_fast.network.hooks import plain
 
@@ -28,6 +29,9 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
         get_not_nans: whether ``aggregate`` also returns how many scores it holds.
         metric, interpolation, align_corners: as in `protoseg_fast.sa_counts`.
         empty: what a score of empty masks is; see `protoseg_fast.Counts.score`.
+
+    Raises:
+        TypeError, ValueError: for options as `protoseg_fast.sa_score`.
 
     Examples:
         >>> import torch
@@ -51,13 +55,9 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
         empty: Empty = "nan",
     ) -> None:
         super().__init__()
+        self.options = checked(groups, metric, interpolation, align_corners, empty)
         self.groups, self.empty = groups, empty
         self.reduction, self.get_not_nans = reduction, get_not_nans
-        self.options: dict[str, Any] = {
-            "metric": metric,
-            "interpolation": interpolation,
-            "align_corners": align_corners,
-        }
 
     def _compute_tensor(
         self,

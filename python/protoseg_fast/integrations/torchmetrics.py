@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric as TorchMetric
 
+from protoseg_fast import _core
 from protoseg_fast.counts import Counts
-from protoseg_fast.guide import Empty, Guide, Interpolation, Metric
+from protoseg_fast.guide import Empty, Guide, Interpolation, Metric, is_whole
+from protoseg_fast.integrations._options import checked
 from protoseg_fast.network.devices import beside, move, scoring_device
 
 __all__ = ["SegmentationAbility"]
@@ -18,7 +21,9 @@ __all__ = ["SegmentationAbility"]
 class SegmentationAbility(TorchMetric):
     """SA scores of one layer over a data set, batch by batch and over ranks.
 
-    States are sums, so that batches and ranks merge exactly. He et al. 2023, arXiv:2212.09206.
+    States are sums, so that batches and ranks merge exactly; 64 bits wide, which neither
+    ``set_dtype`` nor ``to`` narrows. In a `torchmetrics.MetricCollection`, metrics that differ in
+    nothing but ``average`` may share them, others never do. He et al. 2023, arXiv:2212.09206.
 
     Args:
         groups: groups of channels, as in `protoseg_fast.sa_counts`: 1 for the layer, its number of
@@ -31,7 +36,8 @@ class SegmentationAbility(TorchMetric):
         kwargs: for `torchmetrics.Metric`.
 
     Raises:
-        ValueError: for another average, or groups or targets below 1.
+        TypeError: for groups or targets that are no int, or options as `protoseg_fast.sa_score`.
+        ValueError: for another average, groups or targets below 1, or unknown options.
 
     Examples:
         >>> import torch
@@ -52,6 +58,7 @@ class SegmentationAbility(TorchMetric):
     actual: Tensor
     score: Tensor
     count: Tensor
+    settings: Tensor
 
     def __init__(
         self,
@@ -68,18 +75,22 @@ class SegmentationAbility(TorchMetric):
         super().__init__(**kwargs)
         if average not in ("images", "voxels"):
             raise ValueError(f'average must be "images" or "voxels", got {average!r}.')
+        for name, number in (("groups", groups), ("targets", targets)):
+            if not is_whole(number):
+                raise TypeError(
+                    f"{name} must be an int, since states have a fixed shape, got {number!r}."
+                )
         if groups < 1 or targets < 1:
             raise ValueError(f"groups and targets must be positive, got {groups} and {targets}.")
+        self.options = checked(groups, metric, interpolation, align_corners, empty)
         self.groups, self.targets, self.average, self.empty = groups, targets, average, empty
-        self.options: dict[str, Any] = {
-            "metric": metric,
-            "interpolation": interpolation,
-            "align_corners": align_corners,
-        }
         zeros = torch.zeros(groups, targets, dtype=torch.int64)
         for name in ("tp", "predicted", "actual", "count"):
             self.add_state(name, default=zeros.clone(), dist_reduce_fx="sum")
         self.add_state("score", default=zeros.double(), dist_reduce_fx="sum")
+        # A collection merges metrics whose states are equal after the first batch.
+        settings = torch.tensor(_numbers(empty=empty, **self.options))
+        self.add_state("settings", default=settings, dist_reduce_fx=_same)
 
     def update(
         self,
@@ -104,11 +115,12 @@ class SegmentationAbility(TorchMetric):
         features = beside(guide, features.detach())
         counts = guide.sa_counts(features, groups=self.groups, **self.options)
         scores = counts.score(empty=self.empty)
-        held = ~scores.isnan()
-        self.score += move(scores.nan_to_num(0).sum(0), self.tp.device)
-        self.count += move(held.sum(0), self.tp.device)
-        for name in ("tp", "predicted", "actual"):
-            values = getattr(counts, name) * counts.defined
+        new = {
+            name: getattr(counts, name) * counts.defined for name in ("tp", "predicted", "actual")
+        }
+        new |= {"score": scores.nan_to_num(0), "count": ~scores.isnan()}
+        for name, values in new.items():
+            # Not in place: states that were made under inference_mode refuse that outside of it.
             setattr(self, name, getattr(self, name) + move(values.sum(0), self.tp.device))
 
     def compute(self) -> Tensor:
@@ -116,7 +128,30 @@ class SegmentationAbility(TorchMetric):
         if self.average == "images":
             return self.score / self.count  # 0 / 0 is NaN
         tp, predicted, actual = (x[None].cpu() for x in (self.tp, self.predicted, self.actual))
-        voxels = torch.zeros(1, 1, 1, dtype=torch.int64)
+        voxels = predicted + actual  # at least as many as matter; no score asks for them
         counts = Counts(tp, predicted, actual, voxels, (self.count > 0)[None].cpu())
         result: Tensor = counts.score(empty=self.empty)[0]
         return result.to(self.tp.device)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        """Move states as torch says, but never to another dtype, which could not hold the sums."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            found = fn(tensor)
+            return found if found.dtype == tensor.dtype else tensor.to(found.device)
+
+        return super()._apply(moved, *args, **kwargs)
+
+
+def _numbers(*, metric: str, interpolation: str, align_corners: bool, empty: str) -> list[int]:
+    """Options as numbers, which differ if the options do."""
+    names = _core.option_names()
+    named = {"metric": metric, "interpolation": interpolation, "empty": empty}
+    return [*(names[option].index(name) for option, name in named.items()), int(align_corners)]
+
+
+def _same(settings: Tensor) -> Tensor:
+    """Reduce the settings (ranks, 4) of states that merge."""
+    if (settings != settings[0]).any():
+        raise ValueError("Metrics merge with metrics of the same options only.")
+    return settings[0]
