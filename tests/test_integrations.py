@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,40 @@ def test_monai_takes_lists_and_metatensors() -> None:
     torch.testing.assert_close(alone, expected, equal_nan=True)
     with pytest.raises(TypeError, match="features"):
         metric(y_pred=pred, y=target)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kinds", list(itertools.product([list, torch.Tensor], repeat=3)))
+def test_monai_takes_lists_beside_batches(kinds: tuple[type, ...], masked: bool) -> None:
+    pytest.importorskip("monai")
+    from protoseg_fast.integrations.monai import SegmentationAbilityMetric
+
+    features, *given, mask = batch(0)
+    metric = SegmentationAbilityMetric("unit")
+    expected = metric(*given, features=features, mask=mask if masked else None)
+    pred, target, features = (
+        x if kind is torch.Tensor else kind(x)
+        for kind, x in zip(kinds, (*given, features), strict=True)
+    )
+    for each in (mask, tuple(mask)) if masked else (None,):
+        found = metric(pred, target, features=features, mask=each)
+        torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+def test_monai_refuses_lists_that_do_not_fit() -> None:
+    pytest.importorskip("monai")
+    from protoseg_fast.integrations.monai import SegmentationAbilityMetric
+
+    features, pred, target, mask = batch(0)
+    metric = SegmentationAbilityMetric()
+    with pytest.raises(ValueError, match=r"must be images, .* 0 of y_pred, 0 of y, 0 of features"):
+        metric([], [], features=[])
+    with pytest.raises(ValueError, match="as many of each, got 2 of y_pred, 2 of y, 1 of features"):
+        metric(list(pred), target, features=features[:1])
+    with pytest.raises(TypeError, match="mask must be a tensor or a list of tensors, got NoneType"):
+        metric(pred, target, features=features, mask=[mask[0], None])
+    with pytest.raises(TypeError, match=r"features must be a tensor .* got ndarray"):
+        metric(pred, target, features=features.numpy())
+    for wrong in ("foo", 2.0):
+        with pytest.raises((TypeError, ValueError), match='groups must be an int, "layer" or'):
+            SegmentationAbilityMetric(wrong)

@@ -17,6 +17,9 @@ from protoseg_fast.network.hooks import plain
 
 __all__ = ["SegmentationAbilityMetric"]
 
+TensorOrList = Tensor | Sequence[Tensor]
+"""A batch, or its images one by one."""
+
 
 class SegmentationAbilityMetric(CumulativeIterationMetric):
     """SA scores of one layer, with MONAI's interface: call, ``aggregate``, ``reset``.
@@ -64,8 +67,8 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
         y_pred: Tensor,
         y: Tensor | None = None,
         *,
-        features: Tensor,
-        mask: Tensor | None = None,
+        features: TensorOrList,
+        mask: TensorOrList | None = None,
     ) -> Tensor:
         """Score a batch.
 
@@ -75,6 +78,8 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
             features: (N, C, *feature_size).
             mask: (N, 1, *size), the voxels that count.
 
+        Each may also be a list of N images, without the first axis; see `_compute_list`.
+
         Returns:
             (N, G * T) float32, group by group, where the features are if the engine runs there,
             else on the CPU.
@@ -82,6 +87,8 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
         Raises:
             ValueError: for shapes or values that do not fit.
         """
+        if not (isinstance(features, Tensor) and isinstance(mask, Tensor | None)):
+            return self._compute_list(y_pred, y, features=features, mask=mask)
         features = plain(features)
         device = scoring_device(features)
         arrays = (None if x is None else move(plain(x), device) for x in (y_pred, y, mask))
@@ -94,20 +101,30 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
 
     def _compute_list(
         self,
-        y_pred: Sequence[Tensor],
-        y: Sequence[Tensor] | None = None,
+        y_pred: TensorOrList,
+        y: TensorOrList | None = None,
         *,
-        features: Sequence[Tensor],
-        mask: Sequence[Tensor] | None = None,
+        features: TensorOrList,
+        mask: TensorOrList | None = None,
     ) -> Tensor:
-        """The same for lists of images (T, *size), decollated."""
-        nothing: Sequence[None] = [None] * len(y_pred)
-        images = zip(y_pred, y or nothing, features, mask or nothing, strict=True)
+        """The same for lists of images (T, *size), decollated, which may differ in size. What is
+        no list is a batch of as many images.
+
+        Raises:
+            TypeError: for anything else.
+            ValueError: if there are no images, or not as many of each.
+        """
+        given = {"y_pred": y_pred, "y": y, "features": features, "mask": mask}
+        images = {name: _images(name, x) for name, x in given.items() if x is not None}
+        numbers = {name: len(x) for name, x in images.items()}
+        if set(numbers.values()) == {0} or len(set(numbers.values())) > 1:
+            listed = ", ".join(f"{number} of {name}" for name, number in numbers.items())
+            raise ValueError(f"There must be images, as many of each, got {listed}.")
         rows = []
-        for pred, truth, one, counted in images:
-            batch = [None if x is None else x[None] for x in (pred, truth, one, counted)]
+        for one in zip(*images.values(), strict=True):
+            pred, *others = (x[None] for x in one)
             rows.append(
-                self._compute_tensor(batch[0], batch[1], features=batch[2], mask=batch[3])  # type: ignore[arg-type]
+                self._compute_tensor(pred, **dict(zip(list(images)[1:], others, strict=True)))
             )
         return torch.cat(rows)
 
@@ -118,3 +135,13 @@ class SegmentationAbilityMetric(CumulativeIterationMetric):
             raise ValueError("There is nothing to aggregate: call the metric first.")
         reduced, count = do_metric_reduction(data.clone(), reduction or self.reduction)
         return (reduced, count) if self.get_not_nans else reduced
+
+
+def _images(name: str, given: TensorOrList) -> Sequence[Tensor]:
+    """Return the images of a list or batch."""
+    for image in given if isinstance(given, list | tuple) else [given]:
+        if not isinstance(image, Tensor):
+            raise TypeError(
+                f"{name} must be a tensor or a list of tensors, got {type(image).__name__}."
+            )
+    return list(given)
