@@ -42,6 +42,40 @@ def test_arrays_that_are_no_counts_are_refused() -> None:
         psf.Counts(**given | {"defined": given["tp"]})
 
 
+@pytest.mark.parametrize(
+    ("tp", "predicted", "actual", "voxels"),
+    [(5, 2, 9, 100), (5, 9, 2, 100), (-1, 2, 2, 9), (0, -1, 2, 9), (1, 5, 5, 8), (0, 1, 0, -1)],
+)
+def test_numbers_that_count_nothing_are_refused(
+    tp: int, predicted: int, actual: int, voxels: int
+) -> None:
+    with pytest.raises(ValueError, match=rf"got tp={tp}, .*voxels={voxels} at \(0, 0, 0\)"):
+        make_counts(tp, predicted, actual, voxels=voxels)
+
+
+def test_the_largest_numbers_are_compared() -> None:
+    most = 2**63 - 1
+    assert make_counts(0, most, 0, voxels=most).precision.item() == 0
+    with pytest.raises(ValueError, match="predicted"):
+        make_counts(0, most, most, voxels=most)
+    wide = np.full((1, 1, 1), 2**63, np.uint64)
+    with pytest.raises(ValueError, match="tp"):
+        psf.Counts(wide, wide, wide, wide, np.ones((1, 1, 1), bool))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, torch.from_numpy])
+def test_counts_and_prototypes_are_copies(convert: Any) -> None:
+    rng = np.random.default_rng(0)
+    f, p = rng.normal(size=(1, 2, 64)), rng.random((1, 1, 64))
+    for parts in (psf.sa_counts(f, p, p > 0.5), psf.prototypes(f, p)):
+        given = {name: convert(array.copy()) for name, array in parts.to_dict().items()}
+        again = type(parts)(**given)
+        for array in given.values():
+            array[:] = 0
+        for name, array in parts.to_dict().items():
+            np.testing.assert_array_equal(again.to_dict()[name], array)
+
+
 def test_scores_of_counts() -> None:
     counts = make_counts(tp=6, predicted=8, actual=12)
     assert counts.dice.item() == pytest.approx(12 / 20)
@@ -65,6 +99,10 @@ def test_scores_are_the_reference_s(
 def test_unknown_score() -> None:
     with pytest.raises(ValueError, match='score must be one of "dice"'):
         make_counts(1, 2, 3).score("kappa")
+    with pytest.raises(TypeError, match="name must be a string, got NoneType"):
+        make_counts(1, 2, 3).score(None)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="empty must be a string, got bool"):
+        make_counts(1, 2, 3).score(empty=True)  # type: ignore[arg-type]
 
 
 def test_counts_merge() -> None:
@@ -112,6 +150,55 @@ def test_a_part_without_foreground_has_no_say() -> None:
     np.testing.assert_array_equal(merged.positive, whole.positive)
 
 
+def make_prototypes(mean: float, weight: float, convert: Any) -> psf.Prototypes:
+    """Prototypes (1, 1, 2) with one mean and weight on both sides."""
+    means, weights = convert(np.full((1, 1, 2), mean)), convert(np.full((1, 1), weight))
+    return psf.Prototypes(means, means, weights, weights)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", ">f4", "float16", "float64"])
+@pytest.mark.parametrize("layout", ["C", "F"])
+def test_prototypes_of_any_dtype_merge_as_float64(dtype: str, layout: Any) -> None:
+    parts = [make_prototypes(x, 200, lambda a: a.astype(dtype, order=layout)) for x in (1, 3)]
+    merged = sum(parts)
+    for found, expected in zip(merged.to_dict().values(), (2, 2, 400, 400), strict=True):
+        assert found.dtype == np.float64
+        assert (found == expected).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int16"])
+def test_prototypes_of_any_dtype_of_torch_merge_as_float64(dtype: str) -> None:
+    parts = [
+        make_prototypes(x, 20480, lambda a: torch.from_numpy(a).to(getattr(torch, dtype)))
+        for x in (1, 3, 3, 1)
+    ]
+    merged = sum(parts)
+    assert merged.positive_weight.dtype == torch.float64
+    assert merged.positive_weight.item() == 81920, "more than float16 holds"
+    assert (merged.negative == 2).all()
+
+
+def test_arrays_that_are_no_prototypes_are_refused() -> None:
+    given = {name: np.ones((1, 2, 3)) for name in ("positive", "negative")}
+    given |= {f"{name}_weight": np.ones((1, 2)) for name in given}
+    assert psf.Prototypes(**given).positive.shape == (1, 2, 3)
+    for name, wrong in (
+        ("negative", np.ones((1, 1, 3))),
+        ("negative", np.ones((1, 2, 1))),
+        ("positive_weight", np.ones((2, 1))),
+        ("negative_weight", np.ones((1, 1))),
+    ):
+        with pytest.raises(ValueError, match=f"{name} must have shape .* to go with positive"):
+            psf.Prototypes(**given | {name: wrong})
+    with pytest.raises(ValueError, match="positive must have shape"):
+        psf.Prototypes(**given | {"positive": np.ones((2, 3))})
+    for wrong in (-1.0, np.nan):
+        with pytest.raises(ValueError, match="negative_weight must not be negative or NaN"):
+            psf.Prototypes(**given | {"negative_weight": np.full((1, 2), wrong)})
+    with pytest.raises(TypeError, match="positive must be float64, got dtype bool"):
+        psf.Prototypes(**given | {"positive": given["positive"] > 0})
+
+
 def test_mean_sa_skips_nan_and_counts() -> None:
     a = np.array([[[0.5, np.nan]], [[0.1, 0.2]]])  # N = 2, G = 1, T = 2
     b = np.array([[[0.7, np.nan], [0.9, np.nan]], [[np.nan, 0.4], [0.3, 0.6]]])
@@ -121,6 +208,13 @@ def test_mean_sa_skips_nan_and_counts() -> None:
     one, _ = psf.mean_sa(a)
     np.testing.assert_array_equal(one, a[:, 0])
     assert isinstance(psf.mean_sa([torch.from_numpy(a)]).value, torch.Tensor)
+
+
+@pytest.mark.parametrize("library", ["torch", "jax.numpy"])
+def test_mean_sa_of_bfloat16(library: str) -> None:
+    xp = pytest.importorskip(library)
+    value, count = psf.mean_sa([xp.ones((1, 2, 1), dtype=xp.bfloat16) * 0.75])
+    assert (value.item(), count.item()) == (0.75, 2)
 
 
 def test_option_names_are_those_of_the_type_hints() -> None:

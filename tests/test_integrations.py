@@ -172,7 +172,9 @@ def test_torchmetrics_goes_on_after_inference_mode() -> None:
         ({"metric": None}, "metric must be a string"),
         ({"interpolation": "cubic"}, 'interpolation must be one of "linear"'),
         ({"align_corners": 1}, "align_corners must be True or False"),
+        ({"align_corners": True, "interpolation": "nearest"}, "align_corners=True has no meaning"),
         ({"empty": "x"}, 'empty must be one of "nan", "monai", "one", "zero", got "x"'),
+        ({"empty": None}, "empty must be a string, got NoneType"),
     ],
 )
 @pytest.mark.parametrize("library", ["torchmetrics", "monai"])

@@ -163,6 +163,8 @@ def to_numpy(value: Any) -> np.ndarray:
     if isinstance(value, np.ndarray):
         return value
     kind = inspect("value", value).kind
+    if "bfloat16" in str(getattr(value, "dtype", "")):  # which NumPy does not have
+        value = value.float() if kind.module == "torch" else value.astype("float32")
     if kind.device != "cpu":
         return kind.memory.to_numpy(value)
     if kind.module == "torch":  # by DLPack, NumPy 1.24 takes no booleans

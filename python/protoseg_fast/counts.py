@@ -9,85 +9,17 @@ import numpy as np
 
 from protoseg_fast import _core
 from protoseg_fast._arrays import NUMPY, Kind, common_kind, inspect, to_numpy
+from protoseg_fast._parts import Parts
 
 __all__ = ["BothCounts", "Counts", "MeanSA", "Prototypes", "mean_sa", "on_host"]
 
 
-class _Parts:
-    """Arrays of one caller's kind that merge with those of other parts of the same images.
-
-    Kept in NumPy, whose 64-bit numbers every kind's results are made from when asked for; on a
-    CUDA device in arrays there.
-    """
-
-    _letters: str  # of the axes of the first array
-    _names: tuple[str, ...]  # of the arrays
-
-    def __init__(self, arrays: dict[str, Any], kind: Kind) -> None:
-        self._arrays = arrays
-        self._kind = kind
-
-    @classmethod
-    def _given(cls, given: dict[str, Any]) -> tuple[dict[str, Any], Kind]:
-        """The caller's arrays as they are kept, and their kind."""
-        kind = common_kind({name: inspect(name, array) for name, array in given.items()})
-        if kind.device == "cpu":
-            return {name: to_numpy(array) for name, array in given.items()}, kind
-        return {name: kind.memory.keep(array) for name, array in given.items()}, kind
-
-    @classmethod
-    def _from_core(cls, arrays: tuple[Any, ...], kind: Kind) -> Any:
-        parts = cls.__new__(cls)
-        _Parts.__init__(parts, dict(zip(cls._names, arrays, strict=True)), kind)
-        return parts
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the arrays by name, in the caller's kind."""
-        return {name: self._kind.wrap(array) for name, array in self._arrays.items()}
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-
-    @property
-    def _library(self) -> Any:
-        """With ``where`` and ``concatenate`` for the arrays as they are kept."""
-        return np if self._kind.device == "cpu" else self._kind.memory.module
-
-    def _get(self, name: str) -> Any:
-        return self._kind.wrap(self._arrays[name])
-
-    def _check_part(self, other: _Parts) -> None:
-        mine, theirs = (next(iter(p._arrays.values())).shape for p in (self, other))
-        if mine != theirs:
-            axes = ", ".join(self._letters)
-            raise ValueError(
-                f"{type(self).__name__} merge part by part of the same images: their shapes "
-                f"({axes}) must be equal, got {mine} and {theirs}."
-            )
-        if self._kind != other._kind:
-            raise TypeError(
-                f"Parts merge within one array library and device, got {self._kind} and "
-                f"{other._kind}."
-            )
-
-    def __radd__(self, other: object) -> Any:
-        return self if other == 0 else NotImplemented  # the start value of sum()
-
-    def _repr(self, **summaries: np.ndarray) -> str:
-        shape = next(iter(self._arrays.values())).shape
-        sizes = [f"{letter}={n}" for letter, n in zip(self._letters, shape, strict=True)]
-        texts = [f"{name}={_summary(values)}" for name, values in summaries.items()]
-        return f"{type(self).__name__}({', '.join(sizes + texts)})"
-
-
-class Counts(_Parts):
+class Counts(Parts):
     """Confusion counts of every image, group and target, over voxels with mask > 0.
 
     S is the map (margin > 0), G the target. Counts of parts of a volume add up: ``a + b``, or
-    ``sum(parts)``. Arrays are given and returned in the caller's kind.
+    ``sum(parts)``. Arrays are given and returned in the caller's kind. Those in memory of the CPU
+    are copied and checked; those on a CUDA device are neither, as nothing waits for it.
 
     Args:
         tp: (N, G, T) int64, voxels in both S and G.
@@ -98,12 +30,15 @@ class Counts(_Parts):
             finite; every score there is NaN. A merged count is defined if all its parts are.
 
     Raises:
-        TypeError: if the arrays are not all of one kind, or not of whole numbers (defined: bool).
-        ValueError: if their shapes do not go together.
+        TypeError: if the arrays are not all of one kind, or not of whole numbers (defined: bool);
+            on a CUDA device they must be int64.
+        ValueError: if their shapes do not go together, or their values: 0 <= tp, which is at most
+            predicted and actual, and |S or G| = predicted + actual - tp <= voxels.
     """
 
     _letters = "NGT"
     _names = ("tp", "predicted", "actual", "voxels", "defined")
+    _dtypes = ("int64", "int64", "int64", "int64", "bool")
 
     def __init__(self, tp: Any, predicted: Any, actual: Any, voxels: Any, defined: Any) -> None:
         given = {
@@ -123,17 +58,24 @@ class Counts(_Parts):
                 raise ValueError(
                     f"{name} must have shape {also} to go with tp, got {tuple(array.shape)}."
                 )
-        if kind.device == "cpu":  # a device's arrays are checked where they are scored
-            arrays = {name: self._widened(name, array) for name, array in arrays.items()}
+        if kind.device == "cpu":
+            self._check_values(**arrays)
         super().__init__(arrays, kind)
 
     @staticmethod
-    def _widened(name: str, array: np.ndarray) -> np.ndarray:
-        """Counts as they are kept."""
-        wanted, kinds = ("bool", "b") if name == "defined" else ("int64", "iu")
-        if array.dtype.kind not in kinds:
-            raise TypeError(f"{name} must be {wanted}, got dtype {array.dtype}.")
-        return array.astype(wanted, copy=False)
+    def _check_values(tp: Any, predicted: Any, actual: Any, voxels: Any, defined: Any) -> None:
+        # In an order in which no difference exceeds 64 bits.
+        wrong = (tp < 0) | (tp > predicted) | (tp > actual) | (actual > voxels)
+        wrong |= predicted - tp > voxels - actual
+        if wrong.any():
+            at = tuple(np.argwhere(wrong)[0].tolist())
+            numbers = [
+                int(np.broadcast_to(x, tp.shape)[at]) for x in (tp, predicted, actual, voxels)
+            ]
+            raise ValueError(
+                "Counts must have 0 <= tp <= predicted and actual, and predicted + actual - tp <= "
+                "voxels, got tp={}, predicted={}, actual={}, voxels={} at {}.".format(*numbers, at)
+            )
 
     @property
     def tp(self) -> Any:
@@ -174,7 +116,11 @@ class Counts(_Parts):
 
         Raises:
             ValueError: for an unknown name or policy.
+            TypeError: if they are no strings.
         """
+        for argument, value in (("name", name), ("empty", empty)):
+            if not isinstance(value, str):
+                raise TypeError(f"{argument} must be a string, got {type(value).__name__}.")
         return self._kind.wrap(self._score(name, empty))
 
     @property
@@ -202,9 +148,6 @@ class Counts(_Parts):
         if self._kind.device == "cpu":
             tp, predicted, actual, defined = arrays
             return _core.score(name, tp, predicted, actual, defined, empty)
-        for array, dtype in zip(arrays, ("int64", "int64", "int64", "bool"), strict=True):
-            if str(array.dtype).removeprefix("torch.") != dtype or array.shape != arrays[0].shape:
-                raise TypeError("Counts must be int64, and bool for defined, all of one shape.")
         memory, shape = self._kind.memory, tuple(arrays[0].shape)
         with memory.current():
             return _core.cuda_score(name, arrays, shape, empty, memory, memory.stream())
@@ -252,11 +195,12 @@ class BothCounts(NamedTuple):
     """Against the network's own output, pred > 0.5."""
 
 
-class Prototypes(_Parts):
+class Prototypes(Parts):
     """Weighted mean features of foreground and background, with the weights they were made of.
 
     Prototypes of parts of a volume merge: ``a + b``, or ``sum(parts)``. Arrays are given and
-    returned in the caller's kind.
+    returned in the caller's kind. Those in memory of the CPU are copied, and may be of any real
+    dtype.
 
     Args:
         positive: (N, T, C) float64, sum(M P f) / sum(M P); NaN where the weights sum to 0.
@@ -265,11 +209,15 @@ class Prototypes(_Parts):
         negative_weight: (N, T) float64, sum(M (1-P)).
 
     Raises:
-        TypeError: if the arrays are not all of one kind.
+        TypeError: if the arrays are not all of one kind, or not of real numbers; on a CUDA device
+            they must be float64.
+        ValueError: if their shapes do not go together, or a weight is negative or NaN, which is
+            not asked on a CUDA device.
     """
 
     _letters = "NTC"
     _names = ("positive", "negative", "positive_weight", "negative_weight")
+    _dtypes = ("float64",) * 4
 
     def __init__(
         self, positive: Any, negative: Any, positive_weight: Any, negative_weight: Any
@@ -280,7 +228,21 @@ class Prototypes(_Parts):
             "positive_weight": positive_weight,
             "negative_weight": negative_weight,
         }
-        super().__init__(*self._given(given))
+        arrays, kind = self._given(given)
+        shape = tuple(arrays["positive"].shape)
+        if len(shape) != 3:
+            raise ValueError(f"positive must have shape (N, T, C), got {shape}.")
+        for name, array in arrays.items():
+            weight = name.endswith("weight")
+            wanted = shape[:2] if weight else shape
+            if tuple(array.shape) != wanted:
+                raise ValueError(
+                    f"{name} must have shape {wanted} to go with positive, "
+                    f"got {tuple(array.shape)}."
+                )
+            if weight and kind.device == "cpu" and not (array >= 0).all():
+                raise ValueError(f"{name} must not be negative or NaN.")
+        super().__init__(arrays, kind)
 
     @property
     def positive(self) -> Any:
@@ -382,10 +344,3 @@ def _merge_means(where: Any, mean: Any, weight: Any, other: Any, other_weight: A
     # A part without weight has an undefined mean, and no say.
     merged = where((other_weight == 0)[..., None], mean, merged)
     return where((weight == 0)[..., None], other, merged)
-
-
-def _summary(values: np.ndarray) -> str:
-    held = values[~np.isnan(values)]
-    if held.size == 0:
-        return "nan"
-    return f"{held.min():.3f}..{held.max():.3f}" if held.size > 1 else f"{held[0]:.3f}"

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from protoseg_fast.counts import Counts
-from protoseg_fast.guide import Empty, Groups, Interpolation, Metric, _options
+from protoseg_fast.functional import sa_counts
+from protoseg_fast.guide import Empty, Groups, Interpolation, Metric, is_whole
 
 __all__ = ["checked"]
 
@@ -24,12 +24,13 @@ def checked(
     Raises:
         TypeError, ValueError: as `protoseg_fast.sa_score`.
     """
-    one_channel = np.empty((1, 1))  # "unit" asks for their number
-    _options(one_channel, groups, metric, interpolation, align_corners)
-    none = np.zeros((1, 1, 1), np.int64)
-    Counts(none, none, none, none, none > 0).score(empty=empty)
-    return {
+    options: dict[str, Any] = {
         "metric": metric,
         "interpolation": interpolation,
-        "align_corners": bool(align_corners),
+        "align_corners": align_corners,
     }
+    voxel = np.zeros((1, 1, 1))
+    # How many channels numbers must divide is not known yet.
+    counts = sa_counts(voxel, voxel, voxel, groups=1 if is_whole(groups) else groups, **options)
+    counts.score(empty=empty)
+    return options
