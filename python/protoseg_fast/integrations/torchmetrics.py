@@ -53,12 +53,12 @@ class SegmentationAbility(TorchMetric):
     higher_is_better = True
     full_state_update = False
 
+    settings: Tensor
     tp: Tensor
     predicted: Tensor
     actual: Tensor
     score: Tensor
     count: Tensor
-    settings: Tensor
 
     def __init__(
         self,
@@ -84,13 +84,14 @@ class SegmentationAbility(TorchMetric):
             raise ValueError(f"groups and targets must be positive, got {groups} and {targets}.")
         self.options = checked(groups, metric, interpolation, align_corners, empty)
         self.groups, self.targets, self.average, self.empty = groups, targets, average, empty
+        # A collection merges metrics whose states are equal after the first batch, of which
+        # torchmetrics 1.2 compares the first one only.
+        settings = torch.tensor([groups, targets, *_numbers(empty=empty, **self.options)])
+        self.add_state("settings", default=settings, dist_reduce_fx=_same)
         zeros = torch.zeros(groups, targets, dtype=torch.int64)
         for name in ("tp", "predicted", "actual", "count"):
             self.add_state(name, default=zeros.clone(), dist_reduce_fx="sum")
         self.add_state("score", default=zeros.double(), dist_reduce_fx="sum")
-        # A collection merges metrics whose states are equal after the first batch.
-        settings = torch.tensor(_numbers(empty=empty, **self.options))
-        self.add_state("settings", default=settings, dist_reduce_fx=_same)
 
     def update(
         self,
@@ -151,7 +152,7 @@ def _numbers(*, metric: str, interpolation: str, align_corners: bool, empty: str
 
 
 def _same(settings: Tensor) -> Tensor:
-    """Reduce the settings (ranks, 4) of states that merge."""
+    """Reduce the settings (ranks, 6) of states that merge."""
     if (settings != settings[0]).any():
         raise ValueError("Metrics merge with metrics of the same options only.")
     return settings[0]
