@@ -8,7 +8,9 @@ plot.
     pip install ".[demo]"
     python examples/train_with_sa.py --out train-with-sa
 
-Both networks of a seed start from the same weights and see the same crops in the same order.
+Both networks of a seed start from the same weights and see the same crops in the same order. A
+second run into the same folder trains what is not there yet, and reports what was trained with its
+steps and weight.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from protoseg_fast.demo.train import PEAK_LEARNING_RATE, random_crops, segmentat
 from protoseg_fast.demo.unet import UNet
 
 ARMS = ("plain", "with sa_loss")
-COLUMNS = ["arm", "seed", "layer", "target", "score", "seconds"]
+COLUMNS = ["arm", "steps", "weight", "seed", "layer", "target", "score", "seconds"]
 
 
 @contextlib.contextmanager
@@ -101,18 +103,19 @@ def run(seeds: list[int], steps: int, weight: float, path: Path) -> pd.DataFrame
     """Train and score every arm and seed; one row per arm, seed, layer and target.
 
     The rows of a network are written as soon as it is done; networks already in the file are not
-    trained again.
+    trained again. Returns the rows of these steps and this weight, of every seed in the file.
     """
     config = DemoConfig()
     training, held_out = split(load_slices(), config.held_out, config.gap)
-    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    frame = read(path)
     for seed in seeds:
         for arm in ARMS:
-            if ((frame["seed"] == seed) & (frame["arm"] == arm)).any():
+            if (trained_with(frame, arm, steps, weight) & (frame["seed"] == seed)).any():
+                print(f"seed {seed}, {arm}: in {path} already", flush=True)
                 continue
             model, seconds = train(training, arm, seed, steps, weight)
             rows = [
-                (arm, seed, layer, target, float(value), seconds)
+                (arm, steps, weight_of(arm, weight), seed, layer, target, float(value), seconds)
                 for layer, values in scores(model, held_out).items()
                 for target, value in zip(TARGETS, values, strict=True)
             ]
@@ -120,7 +123,30 @@ def run(seeds: list[int], steps: int, weight: float, path: Path) -> pd.DataFrame
             frame = new if frame.empty else pd.concat([frame, new], ignore_index=True)
             frame.to_csv(path, index=False)
             print(f"seed {seed}, {arm}: trained in {seconds:.0f} s", flush=True)
+    chosen = [trained_with(frame, arm, steps, weight) for arm in ARMS]
+    return frame[np.logical_or(*chosen)]
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read what was trained before, if anything was."""
+    if not path.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    frame = pd.read_csv(path)
+    if list(frame.columns) != COLUMNS:
+        raise SystemExit(f"{path} does not say with which steps and weight; choose another --out.")
     return frame
+
+
+def weight_of(arm: str, weight: float) -> float:
+    """The weight of sa_loss in an arm."""
+    return 0.0 if arm == "plain" else weight
+
+
+def trained_with(frame: pd.DataFrame, arm: str, steps: int, weight: float) -> pd.Series:
+    """Which rows are of an arm with these steps and this weight."""
+    weights = frame["weight"].astype(float)
+    same_weight = np.isclose(weights, weight_of(arm, weight), rtol=1e-9, atol=0)
+    return (frame["arm"] == arm) & (frame["steps"] == steps) & same_weight
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
