@@ -145,8 +145,8 @@ def test_prototypes_that_do_not_fit(psf: Any) -> None:
     with pytest.raises(TypeError, match=r"prototypes are on cuda:0, .*pred is on cpu"):
         psf.Guide(host["pred"]).segment(host["features"], there)
     narrow = [arrays.asarray(x.astype(np.float32)) for x in here.to_dict().values()]
-    with pytest.raises(TypeError, match="prototypes on a CUDA device must be float64"):
-        guide.sa_counts(features, psf.Prototypes(*narrow))
+    with pytest.raises(TypeError, match="prototypes on a CUDA device must be float64, got dtype"):
+        psf.Prototypes(*narrow)
     guide.sa_counts(features, there)
 
 

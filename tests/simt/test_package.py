@@ -97,6 +97,9 @@ def test_counts_and_prototypes_merge_on_the_device(psf: Any) -> None:
     np.testing.assert_allclose((parts + parts).positive, expected.positive, rtol=1e-5, atol=1e-6)
     again = psf.Counts(**{name: counts.to_dict()[name] for name in counts.to_dict()})
     np.testing.assert_array_equal(again.iou, counts.iou)
+    narrow = arrays.asarray(np.asarray(counts.tp).astype(np.int32))
+    with pytest.raises(TypeError, match="counts on a CUDA device must be int64, got dtype int32"):
+        psf.Counts(**counts.to_dict() | {"tp": narrow})
     mean = psf.mean_sa([guide.sa_score(features), guide.sa_score(features, groups=2)])
     assert isinstance(mean.value, arrays.ndarray)
     assert np.asarray(mean.count).tolist() == [[3, 3], [3, 3]]
