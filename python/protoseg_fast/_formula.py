@@ -6,10 +6,21 @@ their second derivatives are taken. Features are resized for the norms of the co
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-__all__ = ["adjoint", "compute_dtype", "margin", "resize", "resize_matrix"]
+__all__ = [
+    "adjoint",
+    "compute_dtype",
+    "defined_margin",
+    "margin",
+    "put_nan",
+    "resize",
+    "resize_matrix",
+    "sigmoid",
+]
 
 
 def compute_dtype(features: Tensor) -> torch.dtype:
@@ -60,6 +71,39 @@ def adjoint(
 
 
 def margin(
+    features: Tensor, pred: Tensor, mask: Tensor | None, *options: Any, **named: Any
+) -> Tensor:
+    """Return the margin (N, G, T, *size) in `compute_dtype`, NaN where it is undefined.
+
+    Options are those of `defined_margin`, in its order or by name.
+    """
+    values, undefined = defined_margin(features, pred, mask, *options, **named)
+    return put_nan(values, undefined.reshape(*undefined.shape, *(1,) * (values.dim() - 3)))
+
+
+def put_nan(x: Tensor, undefined: Tensor) -> Tensor:
+    """x, but NaN where it is undefined: what comes back there turns into NaN, but 0 stays 0."""
+    return torch.where(undefined, _nan_unless_zero(x, undefined) + torch.nan, x)
+
+
+def sigmoid(margin: Tensor) -> Tensor:
+    """Sigmoid that sends 0 back from NaN where 0 comes back, and NaN where anything else does."""
+    undefined = margin.isnan()
+    defined = margin.masked_fill(undefined, 0).sigmoid()
+    return torch.where(undefined, _nan_unless_zero(margin, undefined), defined)
+
+
+def _nan_unless_zero(x: Tensor, undefined: Tensor) -> Tensor:
+    """0 x where undefined. What comes back there turns into infinity times 0, NaN, but 0 stays 0.
+
+    Linear, so that it holds for derivatives of any order, and under every transform. (Infinity is
+    two factors, because 0 times infinity were NaN, and the 0 no constant, which compilers fold.)
+    """
+    most = torch.finfo(x.dtype).max
+    return x * ~undefined * most * most
+
+
+def defined_margin(
     features: Tensor,
     pred: Tensor,
     mask: Tensor | None,
@@ -69,8 +113,10 @@ def margin(
     interpolation: str,
     align_corners: bool,
     binarize: float | None,
-) -> Tensor:
-    """Return the margin (N, G, T, *size) in `compute_dtype`; values are not checked.
+) -> tuple[Tensor, Tensor]:
+    """Return the margin, finite also where it is undefined, and where that is, (N, G, T) bool.
+
+    Values of pred and mask are not checked.
 
     margin = 2 f.(a - b) - (|a|² - |b|²) does not change when a constant is taken off a channel. Its
     mean is: sums over voxels, here and in the gradients, then have nothing large to cancel.
@@ -79,6 +125,8 @@ def margin(
     targets, size = pred.shape[1], tuple(pred.shape[2:])
     dtype = compute_dtype(features)
     f = features.flatten(2).to(dtype)
+    finite = f.isfinite()
+    f = f.masked_fill(~finite, 0)
     mean = f.detach().mean(dim=2, keepdim=True)
     f = f - mean
     p = pred.to(dtype) if binarize is None else (pred > binarize).to(dtype)
@@ -86,8 +134,11 @@ def margin(
     if mask is not None:
         weights = weights * mask.to(dtype)
     total = weights.flatten(2).sum(dim=2)
+    empty = total == 0
+    undefined = ~finite.unflatten(1, (groups, channels // groups)).flatten(2).all(2)[:, :, None]
+    undefined = undefined | empty.unflatten(1, (2, targets)).any(1)[:, None]
     weights = adjoint(weights, tuple(features.shape[2:]), interpolation, align_corners).flatten(2)
-    prototypes = weights @ f.transpose(1, 2) / total[..., None]  # (N, 2 T, C)
+    prototypes = weights @ f.transpose(1, 2) / total.masked_fill(empty, 1)[..., None]  # (N, 2 T, C)
     # (N, G, T, channels of the group)
     split = (n, 2, targets, groups, channels // groups)
     a, b = prototypes.reshape(split).permute(1, 0, 3, 2, 4)
@@ -96,13 +147,15 @@ def margin(
         low = 2 * ((a - b) @ grouped)
         threshold = a.square().sum(3, keepdim=True) - b.square().sum(3, keepdim=True)
         flat = (low - threshold).unflatten(3, tuple(features.shape[2:])).flatten(1, 2)
-        return resize(flat, size, interpolation, align_corners).unflatten(1, (groups, targets))
+        values = resize(flat, size, interpolation, align_corners)
+        return values.unflatten(1, (groups, targets)), undefined
     offset = mean.reshape(n, groups, 1, channels // groups)
     whole = (f + mean).unflatten(2, tuple(features.shape[2:]))
     v = resize(whole, size, interpolation, align_corners).flatten(2)
     v = v.unflatten(1, (groups, channels // groups))
     cosines = [_cosine(prototype + offset, v) for prototype in (a, b)]
-    return temperature * (cosines[0] - cosines[1]).unflatten(3, size)
+    values = temperature * (cosines[0] - cosines[1]).unflatten(3, size)
+    return values, undefined
 
 
 def _cosine(prototype: Tensor, v: Tensor) -> Tensor:

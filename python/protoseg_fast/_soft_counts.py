@@ -52,7 +52,7 @@ def soft_counts(
     """Return tp and predicted, (N, G, T) float64; options as in `_formula.margin`.
 
     Devices without kernels, and transforms of torch.func, go through plain torch operations, which
-    keep P and do not check values; there, an undefined group makes gradients NaN.
+    keep P and do not check values.
     """
     if torch._C._are_functorch_transforms_active() or features.device.type not in DEVICES:
         return _formula_counts(features, pred, target, mask, *options)
@@ -64,10 +64,11 @@ def _formula_counts(
     features: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
     with torch.autocast(features.device.type, enabled=False):
-        probability = _formula.margin(features, pred, mask, *options).sigmoid().flatten(3)
+        values, undefined = _formula.defined_margin(features, pred, mask, *options)
+        probability = values.sigmoid().flatten(3)
         valid, actual = _voxel_weights(target, mask, probability.dtype)
         tp, predicted = ((probability * w[:, None]).sum(3).double() for w in (actual, valid))
-    return tp, predicted
+        return _formula.put_nan(tp, undefined), _formula.put_nan(predicted, undefined)
 
 
 def _voxel_weights(

@@ -170,7 +170,7 @@ def probability(
     if _traced_by_torch(features, pred, mask):
         from protoseg_fast import torch_ops
 
-        return torch_ops.margin(
+        margin = torch_ops.margin(
             features,
             pred,
             mask,
@@ -180,7 +180,8 @@ def probability(
             interpolation=interpolation,
             align_corners=align_corners,
             binarize=binarize,
-        ).sigmoid()
+        )
+        return torch_ops.sigmoid(margin)
     guide = Guide(pred, None, mask, binarize=binarize)
     return guide.probability(
         features,

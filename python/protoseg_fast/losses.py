@@ -58,8 +58,7 @@ def sa_loss(
     Returns:
         A scalar, in [0, 1] for "mean"; or (N, G, T) for "none", NaN where a prototype is undefined
         or a feature not finite. float32, float64 for float64 features. Differentiable in features,
-        pred and mask; undefined groups that are left out get a gradient of 0 (on the CPU; other
-        devices run plain torch operations, which keep the probability and give NaN there).
+        pred and mask; undefined groups that are left out get a gradient of exactly 0, of any order.
 
     Raises:
         ValueError: for shapes, values or options that do not fit.

@@ -94,7 +94,7 @@ class ProtoSeg(nn.Module):
             dtype = torch.float32
         margin = _margin(xfeat, pred, mask)[:, 0]
         # Not 1 - sigmoid: the logarithm of a small background probability must stay finite.
-        return torch.cat([-margin, margin], dim=1).sigmoid().to(dtype)
+        return torch_ops.sigmoid(torch.cat([-margin, margin], dim=1)).to(dtype)
 
     def _check(self, xfeat: Tensor, pred: Tensor, mask: Tensor | None) -> None:
         given = {"xfeat": xfeat, "pred": pred} | ({} if mask is None else {"mask": mask})
