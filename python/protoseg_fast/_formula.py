@@ -28,6 +28,15 @@ def compute_dtype(features: Tensor) -> torch.dtype:
     return torch.float64 if features.dtype == torch.float64 else torch.float32
 
 
+def _working_dtype(features: Tensor) -> torch.dtype:
+    """`compute_dtype`, but float64 under autocast, which casts products of all other dtypes.
+
+    It does so in backward passes, too, which whoever disables it for the forward pass cannot reach.
+    """
+    autocast = torch.is_autocast_enabled(features.device.type)
+    return torch.float64 if autocast else compute_dtype(features)
+
+
 def resize_matrix(
     n_in: int, n_out: int, interpolation: str, align_corners: bool, like: Tensor
 ) -> Tensor:
@@ -116,20 +125,21 @@ def defined_margin(
 ) -> tuple[Tensor, Tensor]:
     """Return the margin, finite also where it is undefined, and where that is, (N, G, T) bool.
 
-    Values of pred and mask are not checked.
+    Values of pred and mask are not checked. Autocast changes nothing but the time it takes.
 
     margin = 2 f.(a - b) - (|a|² - |b|²) does not change when a constant is taken off a channel. Its
     mean is: sums over voxels, here and in the gradients, then have nothing large to cancel.
     """
     n, channels = features.shape[:2]
     targets, size = pred.shape[1], tuple(pred.shape[2:])
-    dtype = compute_dtype(features)
+    dtype = _working_dtype(features)
     f = features.flatten(2).to(dtype)
     finite = f.isfinite()
     f = f.masked_fill(~finite, 0)
     mean = f.detach().mean(dim=2, keepdim=True)
     f = f - mean
-    p = pred.to(dtype) if binarize is None else (pred > binarize).to(dtype)
+    # In double as the engine: comparison with a number casts it to the dtype of pred.
+    p = pred.to(dtype) if binarize is None else (pred.double() > binarize).to(dtype)
     weights = torch.cat([p, 1 - p], dim=1)
     if mask is not None:
         weights = weights * mask.to(dtype)
@@ -147,15 +157,15 @@ def defined_margin(
         low = 2 * ((a - b) @ grouped)
         threshold = a.square().sum(3, keepdim=True) - b.square().sum(3, keepdim=True)
         flat = (low - threshold).unflatten(3, tuple(features.shape[2:])).flatten(1, 2)
-        values = resize(flat, size, interpolation, align_corners)
-        return values.unflatten(1, (groups, targets)), undefined
+        values = resize(flat, size, interpolation, align_corners).unflatten(1, (groups, targets))
+        return values.to(compute_dtype(features)), undefined
     offset = mean.reshape(n, groups, 1, channels // groups)
     whole = (f + mean).unflatten(2, tuple(features.shape[2:]))
     v = resize(whole, size, interpolation, align_corners).flatten(2)
     v = v.unflatten(1, (groups, channels // groups))
     cosines = [_cosine(prototype + offset, v) for prototype in (a, b)]
     values = temperature * (cosines[0] - cosines[1]).unflatten(3, size)
-    return values, undefined
+    return values.to(compute_dtype(features)), undefined
 
 
 def _cosine(prototype: Tensor, v: Tensor) -> Tensor:

@@ -1,0 +1,94 @@
+"""What goes through the plain formula decides, computes and refuses as the engine does.
+
+That is what is differentiated twice, under torch.func and in forward mode; also under autocast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import protoseg_fast as psf
+from protoseg_fast import torch_ops
+
+
+def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    """Return features, pred and target."""
+    torch.manual_seed(0)
+    pred = torch.rand(2, 1, 9, 11, dtype=dtype) * 0.9 + 0.05
+    return torch.randn(2, 6, 5, 6, dtype=dtype) * 3 + 5, pred, torch.rand(2, 1, 9, 11) < 0.4
+
+
+def of_batches(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Map a function of batches over the images of one, by vmap."""
+
+    def of_one(*images: Tensor) -> Tensor:
+        return function(*(x[None] for x in images))[0]
+
+    return lambda *batches: torch.vmap(of_one)(*batches)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("binarize", [0.1, 0.3, 0.7])
+def test_a_pred_that_is_the_rounded_threshold_is_decided_as_by_the_engine(
+    binarize: float, dtype: torch.dtype
+) -> None:
+    x, p, g = inputs()
+    p = p.to(dtype)
+    p[..., ::2] = binarize
+    expected = psf.probability(x, p, binarize=binarize)
+    found = of_batches(lambda x, p: psf.probability(x, p, binarize=binarize))(x, p)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    leaf = x.clone().requires_grad_()
+    loss = psf.sa_loss(leaf, p, g, binarize=binarize)
+    (first,) = torch.autograd.grad(loss, leaf, create_graph=True)
+    (exact,) = torch.autograd.grad(psf.sa_loss(leaf, p, g, binarize=binarize), leaf)
+    torch.testing.assert_close(first, exact, rtol=1e-4, atol=1e-7)
+
+
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+    "probability": lambda x, p, _: psf.probability(x, p, groups=2).square(),
+    "cosine": lambda x, p, _: psf.probability(x, p, groups=2, metric="cosine").square(),
+    "loss": lambda x, p, g: psf.sa_loss(x, p, g, groups=2, reduction="none"),
+    "module": lambda x, p, _: psf.ProtoSeg("2d")(x, p[..., :5, :6]).square(),
+}
+
+
+def gradients_of(function: Callable[..., Tensor]) -> dict[str, Tensor]:
+    """Values and gradients of every order, all that the formula computes."""
+    x, p, g = inputs()
+    leaf = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(function(leaf, p, g).sum(), leaf, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), leaf)
+    transformed = torch.func.grad(lambda x: function(x, p, g).sum())(x)
+    mapped = of_batches(function)(x, p, g)
+    return {
+        "first": first.detach(),
+        "second": second,
+        "torch.func.grad": transformed,
+        "vmap": mapped,
+    }
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_autocast_changes_nothing(name: str) -> None:
+    expected = gradients_of(FUNCTIONS[name])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = gradients_of(FUNCTIONS[name])
+    for what, exact in expected.items():
+        assert found[what].dtype == exact.dtype, what
+        scale = exact.abs().max()
+        torch.testing.assert_close(
+            found[what] / scale, exact / scale, rtol=0, atol=1e-4, msg=lambda m, w=what: f"{w}: {m}"
+        )
+
+
+def test_the_margin_is_float32_under_autocast() -> None:
+    x, p, _ = inputs()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        for features in (x, x.bfloat16()):
+            assert of_batches(torch_ops.margin)(features, p).dtype == torch.float32
+        assert of_batches(torch_ops.margin)(x.double(), p).dtype == torch.float64
