@@ -6,6 +6,7 @@ That is what is differentiated twice, under torch.func and in forward mode; also
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -92,3 +93,50 @@ def test_the_margin_is_float32_under_autocast() -> None:
         for features in (x, x.bfloat16()):
             assert of_batches(torch_ops.margin)(features, p).dtype == torch.float32
         assert of_batches(torch_ops.margin)(x.double(), p).dtype == torch.float64
+
+
+BAD: list[dict[str, Any]] = [
+    {"metric": "manhattan"},
+    {"metric": None},
+    {"temperature": 3.0},
+    {"temperature": -3.0, "metric": "cosine"},
+    {"temperature": "1"},
+    {"interpolation": "cubic"},
+    {"interpolation": "nearest", "align_corners": True},
+    {"align_corners": 1},
+    {"align_corners": "no"},
+    {"binarize": 5.0},
+    {"groups": 4},
+    {"groups": 0},
+    {"pred": torch.rand(1, 1, 9, 11)},
+    {"pred": torch.rand(2, 1, 9)},
+    {"pred": torch.ones(2, 1, 9, 11, dtype=torch.long)},
+    {"pred": torch.rand(2, 0, 9, 11)},
+    {"mask": torch.ones(9, 11)},
+    {"mask": torch.ones(1, 1, 9, 11)},
+    {"mask": torch.ones(2, 2, 9, 11)},
+    {"features": torch.ones(2, 6, 5, 6, dtype=torch.long)},
+    {"features": torch.ones(2, 6, 5, 6, 1)},
+    {"features": torch.ones(2, 0, 5, 6)},
+]
+
+
+@pytest.mark.parametrize("change", BAD)
+@pytest.mark.parametrize("loss", [False, True])
+def test_bad_input_is_refused_as_without_a_transform(change: dict[str, Any], loss: bool) -> None:
+    x, p, g = inputs()
+    given: dict[str, Any] = {"features": x, "pred": p} | change
+    if loss:
+        given["target"] = g if given["pred"].shape == p.shape else given["pred"] > 0.5
+
+    def value(scale: Tensor) -> Tensor:
+        features = given["features"] * scale.to(given["features"].dtype)
+        call = psf.sa_loss if loss else psf.probability
+        return call(**(given | {"features": features})).sum()
+
+    with pytest.raises((TypeError, ValueError)) as expected:
+        value(torch.ones((), requires_grad=True))
+    for transform in (torch.func.grad(value), lambda x: torch.vmap(value)(x[None])):
+        with pytest.raises(expected.type) as found:
+            transform(torch.ones(()))
+        assert str(found.value) == str(expected.value)

@@ -23,6 +23,7 @@ from protoseg_fast.torch_ops import (
     DEVICES,
     OPTIONS,
     as_tensor,
+    check_as_engine,
     core_options,
     flat,
     gradients_like,
@@ -55,6 +56,7 @@ def soft_counts(
     keep P and do not check values.
     """
     if torch._C._are_functorch_transforms_active() or features.device.type not in DEVICES:
+        check_as_engine(features, pred, target, mask, options)
         return _formula_counts(features, pred, target, mask, *options)
     tp, predicted = torch.ops.protoseg_fast.soft_counts(features, pred, target, mask, *options)
     return tp, predicted

@@ -224,6 +224,7 @@ class Guide:
         empty: Empty = "nan",
     ) -> Any:
         """Score every group; see `protoseg_fast.sa_score`."""
+        _check_string("empty", empty)
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
         return self._kind.wrap(self._core.sa_score(array.exported, options, empty))
@@ -343,11 +344,7 @@ def _options(
     align_corners: bool,
     temperature: float = 1.0,
 ) -> _core.Options:
-    for name, value in (("metric", metric), ("interpolation", interpolation)):
-        if not isinstance(value, str):
-            raise TypeError(f"{name} must be a string, got {type(value).__name__}.")
-    if not isinstance(align_corners, bool | np.bool_):
-        raise TypeError(f"align_corners must be True or False, got {align_corners!r}.")
+    _check_types(metric, interpolation, align_corners)
     return _core_options(
         _group_count(groups, features),
         metric,
@@ -355,6 +352,19 @@ def _options(
         bool(align_corners),
         _number("temperature", temperature),
     )
+
+
+def _check_types(metric: Any, interpolation: Any, align_corners: Any) -> None:
+    """Raise TypeError; what the strings may be is the engine's."""
+    _check_string("metric", metric)
+    _check_string("interpolation", interpolation)
+    if not isinstance(align_corners, (bool, np.bool_)):
+        raise TypeError(f"align_corners must be True or False, got {align_corners!r}.")
+
+
+def _check_string(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, got {type(value).__name__}.")
 
 
 @functools.lru_cache(maxsize=256)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from protoseg_fast._soft_counts import soft_counts
-from protoseg_fast.guide import Groups, Interpolation, Metric, _group_count, _number
+from protoseg_fast.guide import Groups, Interpolation, Metric
+from protoseg_fast.torch_ops import operator_options
 
 __all__ = ["SALoss", "sa_loss"]
 
@@ -74,13 +75,8 @@ def sa_loss(
         torch.Size([1, 8, 16, 16])
     """
     _check(features, pred, target, mask, reduction)
-    options = (
-        _group_count(groups, features),
-        metric,
-        _number("temperature", temperature),
-        interpolation,
-        align_corners,
-        None if binarize is None else _number("binarize", binarize),
+    options = operator_options(
+        features, groups, metric, temperature, interpolation, align_corners, binarize
     )
     tp, predicted = soft_counts(features, pred, target, mask, *options)
     weight = target.double() if mask is None else target.double() * mask.double()

@@ -16,6 +16,7 @@ which do not support operators with an autograd formula.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,16 +25,25 @@ from torch import Tensor
 
 from protoseg_fast import _core, _formula
 from protoseg_fast._arrays import inspect
-from protoseg_fast.guide import Groups, Guide, _core_options, _group_count, _number
+from protoseg_fast.guide import (
+    Groups,
+    Guide,
+    _check_types,
+    _core_options,
+    _group_count,
+    _number,
+)
 
 __all__ = [
     "DEVICES",
     "OPTIONS",
     "as_tensor",
+    "check_as_engine",
     "core_options",
     "flat",
     "gradients_like",
     "margin",
+    "operator_options",
     "sigmoid",
 ]
 
@@ -76,33 +86,74 @@ def margin(
         or a feature of the group is not finite. Where the gradient that comes back is exactly 0,
         NaN sends nothing further back.
     """
+    options = operator_options(
+        features, groups, metric, temperature, interpolation, align_corners, binarize
+    )
     if torch._C._are_functorch_transforms_active():  # torch.func does not know our operators
-        return _formula.margin(
-            features,
-            pred,
-            mask,
-            _group_count(groups, features),
-            metric,
-            temperature,
-            interpolation,
-            align_corners,
-            binarize,
-        )
+        check_as_engine(features, pred, None, mask, options)
+        return _formula.margin(features, pred, mask, *options)
     if not torch.compiler.is_compiling():
         features, pred = _plain(features), _plain(pred)
         mask = None if mask is None else _plain(mask)
-    out: Tensor = torch.ops.protoseg_fast.margin(
-        features,
-        pred,
-        mask,
+    out: Tensor = torch.ops.protoseg_fast.margin(features, pred, mask, *options)[0]
+    return out
+
+
+def operator_options(
+    features: Tensor,
+    groups: Groups,
+    metric: str,
+    temperature: float,
+    interpolation: str,
+    align_corners: bool,
+    binarize: float | None,
+) -> tuple[int, str, float, str, bool, float | None]:
+    """The options of the operators, in their order and of their types.
+
+    Raises:
+        TypeError, ValueError: as `protoseg_fast.probability`, in so far as no engine is needed.
+    """
+    _check_types(metric, interpolation, align_corners)
+    return (
         _group_count(groups, features),
         metric,
         _number("temperature", temperature),
         interpolation,
-        align_corners,
+        bool(align_corners),
         None if binarize is None else _number("binarize", binarize),
-    )[0]
-    return out
+    )
+
+
+def check_as_engine(
+    features: Tensor, pred: Tensor, target: Tensor | None, mask: Tensor | None, options: Any
+) -> None:
+    """Raise what the engine raises for such shapes, dtypes and options. No values are looked at.
+
+    For tensors that it cannot read: under transforms of torch.func, and on other devices.
+    """
+    if torch.compiler.is_compiling():
+        return
+    given = (None if x is None else _zeros(x.dtype, x.shape) for x in (pred, target, mask))
+    core = Guide(*given, binarize=options[-1])._core
+    wanted = core_options(*options[:-1])
+
+    def try_features(shape: Sequence[int]) -> None:
+        core.prototypes(inspect("features", _zeros(features.dtype, shape)).exported, wanted)
+
+    try:  # one voxel is as good as all, and costs nothing
+        try_features([*features.shape[:2], *(min(n, 1) for n in features.shape[2:])])
+    except ValueError:
+        pass
+    else:
+        return
+    try_features(features.shape)  # for the shape that the message has
+
+
+def _zeros(dtype: torch.dtype, shape: Sequence[int]) -> np.ndarray:
+    """Zeros of a dtype (float16 for bfloat16), which take no memory."""
+    name = str(dtype).removeprefix("torch.")
+    zero = np.zeros((), "float16" if name == "bfloat16" else name)
+    return np.broadcast_to(zero, tuple(shape))
 
 
 def sigmoid(margin: Tensor) -> Tensor:
