@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import protoseg_fast as psf
 from protoseg_fast import torch_ops
@@ -140,3 +141,26 @@ def test_bad_input_is_refused_as_without_a_transform(change: dict[str, Any], los
         with pytest.raises(expected.type) as found:
             transform(torch.ones(()))
         assert str(found.value) == str(expected.value)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_forward_mode(name: str) -> None:
+    x, p, g = inputs(torch.float64)
+    mask = g.any(1, keepdim=True)  # bool: no tangent
+    function = {
+        "loss": lambda x, p: psf.sa_loss(x, p, g, mask),
+        "module": lambda x, p: psf.ProtoSeg("2d")(x, p[..., :5, :6], mask[..., :5, :6]),
+    }.get(name, lambda x, p: FUNCTIONS[name](x, p, g))
+    directions = torch.randn_like(x), torch.randn_like(p)
+    expected, tangent = torch.func.jvp(function, (x, p), directions)
+    with forward_ad.dual_level():
+        duals = (forward_ad.make_dual(*pair) for pair in zip((x, p), directions, strict=True))
+        found = forward_ad.unpack_dual(function(*duals))
+    torch.testing.assert_close(found.primal, expected)
+    torch.testing.assert_close(found.tangent, tangent)
+    small = tuple(t[:1].clone().requires_grad_() for t in (x, p))
+
+    def of_one(x: Tensor, p: Tensor) -> Tensor:
+        return psf.sa_loss(x, p, g[:1]) if name == "loss" else FUNCTIONS[name](x, p, g)
+
+    assert torch.autograd.gradcheck(of_one, small, check_forward_ad=True, fast_mode=True)

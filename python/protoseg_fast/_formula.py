@@ -10,17 +10,28 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = [
     "adjoint",
     "compute_dtype",
     "defined_margin",
+    "is_needed",
     "margin",
     "put_nan",
     "resize",
     "resize_matrix",
     "sigmoid",
 ]
+
+
+def is_needed(*tensors: Tensor | None) -> bool:
+    """Whether nothing else will do: under transforms of torch.func, for dual tensors."""
+    if torch._C._are_functorch_transforms_active():
+        return True
+    if torch.compiler.is_compiling():
+        return False
+    return any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
 def compute_dtype(features: Tensor) -> torch.dtype:

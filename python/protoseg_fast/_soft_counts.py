@@ -52,10 +52,11 @@ def soft_counts(
 ) -> tuple[Tensor, Tensor]:
     """Return tp and predicted, (N, G, T) float64; options as in `_formula.margin`.
 
-    Devices without kernels, and transforms of torch.func, go through plain torch operations, which
-    keep P and do not check values.
+    Devices without kernels, transforms of torch.func and forward mode go through plain torch
+    operations, which keep P and do not check values.
     """
-    if torch._C._are_functorch_transforms_active() or features.device.type not in DEVICES:
+    needs_formula = _formula.is_needed(features, pred, target, mask)
+    if needs_formula or features.device.type not in DEVICES:
         check_as_engine(features, pred, target, mask, options)
         return _formula_counts(features, pred, target, mask, *options)
     tp, predicted = torch.ops.protoseg_fast.soft_counts(features, pred, target, mask, *options)

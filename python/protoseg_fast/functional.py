@@ -224,6 +224,7 @@ def _traced_by_torch(*arrays: Any) -> bool:
     given = [x for x in arrays if x is not None]
     if not all(isinstance(x, torch.Tensor) and (x.is_cpu or x.is_cuda) for x in given):
         return False
+    from protoseg_fast import _formula
+
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    transformed = torch._C._are_functorch_transforms_active()
-    return recorded or transformed or torch.compiler.is_compiling()
+    return recorded or torch.compiler.is_compiling() or _formula.is_needed(*given)

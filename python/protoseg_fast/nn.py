@@ -84,6 +84,7 @@ class ProtoSeg(nn.Module):
             dtype = torch.promote_types(dtype, mask.dtype)
         inputs = [xfeat, pred] if mask is None else [xfeat, pred, mask]
         needs_grad = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+        needs_grad = needs_grad or _formula.is_needed(*inputs)
         on_device = xfeat.is_cuda and not torch.compiler.is_compiling() and cuda_available()
         if on_device and not needs_grad and dtype == xfeat.dtype:
             foreground = Guide(pred, None, mask).probability(xfeat)[:, 0].to(dtype)

@@ -10,8 +10,9 @@ bfloat16 in float32, so no autocast rule casts anything, and the margin is alway
 for float64 features).
 
 Second derivatives go through `_formula`, plain torch operations, so backward operators have no
-autograd formula of their own. So does everything under transforms of torch.func (grad, vmap, ...),
-which do not support operators with an autograd formula.
+autograd formula of their own. So does everything under transforms of torch.func (grad, vmap, ...)
+and in forward mode (torch.autograd.forward_ad), which do not support operators with an autograd
+formula.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def margin(
     options = operator_options(
         features, groups, metric, temperature, interpolation, align_corners, binarize
     )
-    if torch._C._are_functorch_transforms_active():  # torch.func does not know our operators
+    if _formula.is_needed(features, pred, mask):
         check_as_engine(features, pred, None, mask, options)
         return _formula.margin(features, pred, mask, *options)
     if not torch.compiler.is_compiling():
@@ -129,7 +130,7 @@ def check_as_engine(
 ) -> None:
     """Raise what the engine raises for such shapes, dtypes and options. No values are looked at.
 
-    For tensors that it cannot read: under transforms of torch.func, and on other devices.
+    For what goes through `_formula`, whose tensors the engine cannot always read.
     """
     if torch.compiler.is_compiling():
         return
@@ -161,7 +162,7 @@ def sigmoid(margin: Tensor) -> Tensor:
 
     Where the gradient that comes back is exactly 0, NaN sends nothing further back.
     """
-    if torch._C._are_functorch_transforms_active():
+    if _formula.is_needed(margin):
         return _formula.sigmoid(margin)
     if not (torch.is_grad_enabled() and margin.requires_grad):
         return margin.sigmoid()
