@@ -145,6 +145,7 @@ BAD: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"target": torch.zeros(2, 1, 9, 11)}, ValueError, "target must have the shape of pred"),
     ({"target": torch.full((2, 2, 9, 11), 0.5)}, ValueError, "target must be binary"),
     ({"pred": torch.full((2, 2, 9, 11), 2.0)}, ValueError, "sigmoid"),
+    ({"target": torch.zeros(2, 2, 9, 11, requires_grad=True)}, ValueError, "target.detach"),
     ({"features": [1.0]}, TypeError, "features must be a torch tensor, got list"),
     ({"mask": torch.full((2, 1, 9, 11), -1.0)}, ValueError, "mask must hold finite weights"),
 ]
@@ -156,6 +157,15 @@ def test_bad_input(change: dict[str, Any], error: type[Exception], message: str)
     given: dict[str, Any] = {"features": x, "pred": p, "target": g, "mask": m}
     with pytest.raises(error, match=message):
         psf.sa_loss(**(given | change))
+
+
+def test_a_target_is_no_variable() -> None:
+    x, p, g, _ = inputs()
+    target = g.double().requires_grad_()
+    with pytest.raises(ValueError, match="target requires grad"):
+        torch.func.grad(psf.sa_loss, argnums=2)(x.detach(), p.detach(), target.detach())
+    with torch.no_grad():
+        assert psf.sa_loss(x, p, target) == psf.sa_loss(x, p, g)
 
 
 def test_the_module() -> None:

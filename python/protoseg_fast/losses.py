@@ -48,7 +48,8 @@ def sa_loss(
         features: (N, C, *feature_size) float16, bfloat16, float32 or float64.
         pred: (N, T, *size) floating probabilities in [0, 1]; guides the prototypes. Pass
             ``pred.detach()`` to train the layer alone.
-        target: (N, T, *size) boolean, integer or floating, 0 or 1.
+        target: (N, T, *size) boolean, integer or floating, 0 or 1. Not differentiable: one that
+            requires grad is refused.
         mask: (N, 1, *size) voxels that count, or their weights >= 0; None: all.
         groups: "layer", "unit" or a number of groups of consecutive channels.
         reduction: "mean" over the images, groups and targets whose probability is defined (0 if
@@ -141,6 +142,11 @@ def _check(
                 f"All tensors must be on one device, but features is on {features.device} and "
                 f"{name} on {tensor.device}."
             )
+    if torch.is_grad_enabled() and target.requires_grad:
+        raise ValueError(
+            "target requires grad, but it is 0 or 1 and no gradient goes to it; pass "
+            "target.detach()."
+        )
     if target.shape != pred.shape:
         raise ValueError(
             f"target must have the shape of pred, {tuple(pred.shape)} (N, T, *size), got "
