@@ -284,6 +284,17 @@ def test_cosine_of_a_voxel_of_zeros() -> None:
     assert all(g.isfinite().all() for g in grads)
 
 
+@pytest.mark.parametrize("scale", [1e-18, 1e17])
+def test_cosine_gradients_of_norms_near_the_ends_of_their_range(scale: float) -> None:
+    x, p = inputs(2, False, False, dtype=torch.float32)
+    small, exact = ((x.detach().to(d) * scale).requires_grad_() for d in (x.dtype, torch.float64))
+    found, expected = (
+        torch.autograd.grad(psf.probability(f, p, metric="cosine").square().sum(), f)[0]
+        for f in (small, exact)
+    )
+    assert_close(found.double() * scale, expected * scale, 1e-5)
+
+
 def test_binarize_stops_the_gradient_of_pred_but_not_of_the_mask() -> None:
     x, p, m = inputs(2, False, True)
     out = psf.probability(x, p, m, binarize=0.5)

@@ -161,7 +161,9 @@ def probability(
 
     Torch tensors: differentiable with respect to features, pred and mask if they require grad, and
     traced by torch.compile and torch.export as the operator ``torch.ops.protoseg_fast.margin``
-    (docs/gradients.md). With ``binarize``, pred is a step and its gradient 0.
+    (docs/gradients.md). With ``binarize``, pred is a step and its gradient 0. Gradients of the
+    cosine metric need norms |f| of 1e-18 to 1e18, or 0, unless features are float64: their squares
+    are kept in float32. The probability itself does not.
 
     Returns:
         (N, G, T, *size) float32, float64 for float64 features; NaN where a prototype is

@@ -224,7 +224,7 @@ class Guide:
         empty: Empty = "nan",
     ) -> Any:
         """Score every group; see `protoseg_fast.sa_score`."""
-        _check_string("empty", empty)
+        _check_types(empty=empty)
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners)
         return self._kind.wrap(self._core.sa_score(array.exported, options, empty))
@@ -256,7 +256,10 @@ class Guide:
         interpolation: Interpolation = "linear",
         align_corners: bool = False,
     ) -> Any:
-        """Map every group's probability of foreground; see `protoseg_fast.probability`."""
+        """Map every group's probability of foreground; see `protoseg_fast.probability`.
+
+        No gradients are recorded here, unlike there.
+        """
         array = self._inspect(features)
         options = _options(features, groups, metric, interpolation, align_corners, temperature)
         return self._kind.wrap(self._core.probability(array.exported, options))
@@ -344,7 +347,7 @@ def _options(
     align_corners: bool,
     temperature: float = 1.0,
 ) -> _core.Options:
-    _check_types(metric, interpolation, align_corners)
+    _check_types(align_corners, metric=metric, interpolation=interpolation)
     return _core_options(
         _group_count(groups, features),
         metric,
@@ -354,17 +357,13 @@ def _options(
     )
 
 
-def _check_types(metric: Any, interpolation: Any, align_corners: Any) -> None:
-    """Raise TypeError; what the strings may be is the engine's."""
-    _check_string("metric", metric)
-    _check_string("interpolation", interpolation)
+def _check_types(align_corners: Any = False, **strings: Any) -> None:
+    """Raise TypeError; which strings there are is the engine's to say."""
+    for name, value in strings.items():
+        if not isinstance(value, str):
+            raise TypeError(f"{name} must be a string, got {type(value).__name__}.")
     if not isinstance(align_corners, (bool, np.bool_)):
         raise TypeError(f"align_corners must be True or False, got {align_corners!r}.")
-
-
-def _check_string(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, got {type(value).__name__}.")
 
 
 @functools.lru_cache(maxsize=256)

@@ -55,7 +55,7 @@ def sa_loss(
         reduction: "mean" over the images, groups and targets whose probability is defined (0 if
             there are none), "sum" over them, or "none".
         metric, temperature, interpolation, align_corners, binarize: see
-            `protoseg_fast.probability`.
+            `protoseg_fast.probability`, also for the range of norms of the cosine metric.
 
     Returns:
         A scalar, in [0, 1] for "mean"; or (N, G, T) for "none", NaN where a prototype is undefined

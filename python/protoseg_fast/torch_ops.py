@@ -114,7 +114,7 @@ def operator_options(
     Raises:
         TypeError, ValueError: as `protoseg_fast.probability`, in so far as no engine is needed.
     """
-    _check_types(metric, interpolation, align_corners)
+    _check_types(align_corners, metric=metric, interpolation=interpolation)
     return (
         _group_count(groups, features),
         metric,
