@@ -156,6 +156,8 @@ BAD: list[tuple[Any, dict[str, Any], type[Exception], str]] = [
     (psf.masked_average_pool, {"interpolation": "cubic"}, ValueError, '"linear" or "nearest"'),
     (psf.cosine_logits, {"prototypes": torch.ones(2, 3, 5)}, ValueError, "must have shape"),
     (psf.cosine_logits, {"prototypes": torch.ones(3, 3, 4)}, ValueError, "must have shape"),
+    (psf.cosine_logits, {"features": torch.ones(2, 4)}, ValueError, r"\(N, C, \*size\)"),
+    (psf.cosine_logits, {"features": torch.ones(4)}, ValueError, r"\(N, C, \*size\)"),
     (psf.cosine_logits, {"pool": "mean"}, ValueError, "pool must be"),
     (psf.cosine_logits, {"features": torch.ones(2, 4, 3, dtype=torch.long)}, TypeError, "floating"),
 ]

@@ -99,6 +99,7 @@ ARGUMENTS: list[tuple[str, Any, type[Exception], str]] = [
     ("binarize", 2, ValueError, r"binarize must be a threshold in \[0, 1\].*2"),
     ("binarize", float("nan"), ValueError, "binarize must be a threshold"),
     ("binarize", "half", TypeError, "binarize must be a number"),
+    ("empty", None, TypeError, "empty must be a string"),
     ("empty", "skip", ValueError, 'empty must be one of "nan", "monai", "one", "zero"'),
 ]
 

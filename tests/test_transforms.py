@@ -164,3 +164,21 @@ def test_forward_mode(name: str) -> None:
         return psf.sa_loss(x, p, g[:1]) if name == "loss" else FUNCTIONS[name](x, p, g)
 
     assert torch.autograd.gradcheck(of_one, small, check_forward_ad=True, fast_mode=True)
+
+
+ENGINE_ONLY: dict[str, Callable[..., Any]] = {
+    "score": psf.sa_score,
+    "counts": lambda x, p, g: psf.sa_counts(x, p, g).tp,
+    "segment": lambda x, p, _: psf.segment(x, p),
+    "prototypes": lambda x, p, _: psf.prototypes(x, p).positive,
+    "guide": lambda x, p, _: psf.Guide(p).probability(x),
+}
+
+
+@pytest.mark.parametrize("name", ENGINE_ONLY)
+def test_what_needs_the_engine_says_so_under_a_transform(name: str) -> None:
+    x, p, g = inputs()
+    with pytest.raises(TypeError, match=r"pred is a tensor of a transform of torch\.func"):
+        of_batches(ENGINE_ONLY[name])(x, p, g)
+    with pytest.raises(TypeError, match=r"features is a tensor of a transform of torch\.func"):
+        torch.func.grad(lambda x: ENGINE_ONLY[name](x, p, g).sum())(x)

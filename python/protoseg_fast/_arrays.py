@@ -196,6 +196,12 @@ def _export_numpy(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def _inspect_torch(name: str, tensor: Any, torch: Any) -> Array:
+    transformed = torch._C._are_functorch_transforms_active()
+    if transformed and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        raise TypeError(
+            f"{name} is a tensor of a transform of torch.func (vmap, grad, ...), which has no "
+            "numbers to read; there, use probability, sa_loss or ProtoSeg, or call this outside."
+        )
     if type(tensor) is not torch.Tensor:
         tensor = tensor.as_subclass(torch.Tensor)
     device = "cpu"

@@ -113,6 +113,11 @@ def cosine_logits(
     """
     _check_floating("features", features)
     _check_floating("prototypes", prototypes)
+    if features.dim() < 3:
+        raise ValueError(
+            "features must have shape (N, C, *size), such as (N, C, 1) for one vector per image, "
+            f"got {tuple(features.shape)}."
+        )
     n, channels = features.shape[:2]
     if prototypes.dim() == 3:
         prototypes = prototypes.unsqueeze(2)

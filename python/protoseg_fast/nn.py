@@ -41,7 +41,7 @@ class ProtoSeg(nn.Module):
 
     def __init__(self, ndims: str = "2d") -> None:
         super().__init__()
-        if ndims not in _SPATIAL_DIMS:
+        if not isinstance(ndims, str) or ndims not in _SPATIAL_DIMS:
             raise ValueError(f"ndims must be one of {list(_SPATIAL_DIMS)}, got {ndims!r}.")
         self.ndims = ndims
         self.dims = _SPATIAL_DIMS[ndims]
