@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.fx.experimental.proxy_tensor
 
 import protoseg_fast as psf
 from protoseg_fast import torch_ops
@@ -34,6 +36,45 @@ def test_opcheck(metric: str, groups: int, feature_size: tuple[int, int]) -> Non
     tape = [x.detach() for x in ops.margin(*given)]
     backward = (torch.randn_like(tape[0]), *tensors, *tape, *options, [True, True, False])
     torch.library.opcheck(ops.margin_backward.default, backward)
+
+
+def test_opcheck_of_the_sigmoid() -> None:
+    values = torch.randn(2, 3, 1, 4, 5)
+    values[0] = torch.nan
+    ops, grad = torch.ops.protoseg_fast, (values > 0).float()
+    torch.library.opcheck(ops.sigmoid.default, (values[1:].clone().requires_grad_(),))
+    for given in (grad, grad[..., :1].expand_as(grad)):
+        torch.library.opcheck(ops.sigmoid_backward.default, (given, values.sigmoid()))
+
+
+def test_traced_and_exported_modules_are_saved(tmp_path: Path) -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1))  # whose weights require grad
+
+    class Segmented(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.proto = model, psf.ProtoSeg("2d")
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            features = self.model(x)
+            return self.proto(features, features[:, :1].sigmoid())
+
+    module, image = Segmented(), torch.rand(2, 1, 8, 9)
+    torch.jit.trace(module, image).save(tmp_path / "traced.pt")
+    torch.testing.assert_close(torch.jit.load(tmp_path / "traced.pt")(image), module(image))
+    torch.export.save(torch.export.export(module, (image,)), tmp_path / "exported.pt2")
+    again = torch.export.load(tmp_path / "exported.pt2").module()
+    torch.testing.assert_close(again(image), module(image))
+
+
+def test_a_training_step_is_recorded_by_make_fx() -> None:
+    x, p, m = sample()[:3]
+
+    def step(features: torch.Tensor) -> torch.Tensor:
+        return torch.autograd.grad(psf.probability(features, p, m).square().sum(), features)[0]
+
+    recorded = torch.fx.experimental.proxy_tensor.make_fx(step)(x)
+    torch.testing.assert_close(recorded(x), step(x))
 
 
 def test_what_is_differentiable_calls_the_operator() -> None:

@@ -26,7 +26,7 @@ __all__ = [
 
 
 def is_needed(*tensors: Tensor | None) -> bool:
-    """Whether nothing else will do: under transforms of torch.func, for dual tensors."""
+    """Whether nothing else will do: under transforms of torch.func, and for dual tensors."""
     if torch._C._are_functorch_transforms_active():
         return True
     if torch.compiler.is_compiling():

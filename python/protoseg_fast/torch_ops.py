@@ -64,6 +64,10 @@ torch.library.define(
     "(Tensor grad, Tensor features, Tensor pred, Tensor? mask, Tensor margin, Tensor prototypes, "
     f"Tensor square, {OPTIONS}, bool[] needed) -> (Tensor, Tensor, Tensor)",
 )
+torch.library.define("protoseg_fast::sigmoid", "(Tensor margin) -> Tensor")
+torch.library.define(
+    "protoseg_fast::sigmoid_backward", "(Tensor grad, Tensor probability) -> Tensor"
+)
 
 
 def margin(
@@ -164,33 +168,11 @@ def sigmoid(margin: Tensor) -> Tensor:
     """
     if _formula.is_needed(margin):
         return _formula.sigmoid(margin)
-    if not (torch.is_grad_enabled() and margin.requires_grad):
-        return margin.sigmoid()
-    if torch.compiler.is_compiling():  # which makes one loop of it
-        return _formula.sigmoid(margin)
-    out: Tensor = _Sigmoid.apply(margin)  # type: ignore[no-untyped-call]
+    if torch.compiler.is_compiling():  # makes one loop of what it is told
+        needs_grad = torch.is_grad_enabled() and margin.requires_grad
+        return _formula.sigmoid(margin) if needs_grad else margin.sigmoid()
+    out: Tensor = torch.ops.protoseg_fast.sigmoid(margin)
     return out
-
-
-class _Sigmoid(torch.autograd.Function):
-    """`_formula.sigmoid` in one pass, and its gradient in few."""
-
-    @staticmethod
-    def forward(ctx: Any, margin: Tensor) -> Tensor:
-        probability = margin.sigmoid()
-        ctx.save_for_backward(probability)
-        return probability
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        (p,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody wants second derivatives
-            p = p.masked_fill(p.isnan() & (grad == 0), 0)
-            return grad * (p * (1 - p))
-        found: Tensor = torch.ops.aten.sigmoid_backward(grad, p)
-        if found.is_cpu and not found.sum().isnan():  # to look takes a tenth of the time
-            return found
-        return found.masked_fill_(grad == 0, 0)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -353,3 +335,45 @@ def _formula_gradients(
 
 
 torch.library.register_autograd("protoseg_fast::margin", _backward, setup_context=_setup_context)
+
+
+@torch.library.impl("protoseg_fast::sigmoid", "default")
+def _sigmoid(margin: Tensor) -> Tensor:
+    return margin.sigmoid()
+
+
+@torch.library.impl("protoseg_fast::sigmoid_backward", "default")
+def _sigmoid_backward(grad: Tensor, probability: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten.sigmoid_backward(grad, probability)
+    if found.is_cpu and not found.sum().isnan():  # to look takes a tenth of the time
+        return found
+    return found.masked_fill_(grad == 0, 0)
+
+
+@torch.library.register_fake("protoseg_fast::sigmoid")  # type: ignore[untyped-decorator]
+def _sigmoid_fake(margin: Tensor) -> Tensor:
+    return margin.sigmoid()
+
+
+@torch.library.register_fake("protoseg_fast::sigmoid_backward")  # type: ignore[untyped-decorator]
+def _sigmoid_backward_fake(grad: Tensor, probability: Tensor) -> Tensor:
+    found: Tensor = torch.ops.aten.sigmoid_backward(grad, probability)
+    return found
+
+
+def _save_probability(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(output)
+
+
+def _backward_of_sigmoid(ctx: Any, grad: Tensor) -> Tensor:
+    (p,) = ctx.saved_tensors
+    if torch.is_grad_enabled():  # somebody wants second derivatives
+        p = p.masked_fill(p.isnan() & (grad == 0), 0)
+        return grad * (p * (1 - p))
+    found: Tensor = torch.ops.protoseg_fast.sigmoid_backward(grad, p)
+    return found
+
+
+torch.library.register_autograd(
+    "protoseg_fast::sigmoid", _backward_of_sigmoid, setup_context=_save_probability
+)
