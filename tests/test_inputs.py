@@ -56,6 +56,7 @@ ARGUMENTS: list[tuple[str, Any, type[Exception], str]] = [
     ("features", torch.ones(N, C, *SIZE), TypeError, "features come from torch.*numpy"),
     # pred
     ("pred", None, TypeError, "pred must be .*got NoneType"),
+    ("pred", with_value("pred", 1.0000001), ValueError, r"span \[0\.\d+, 1\.00000011920\d+\]"),
     ("pred", np.ones((N, T, *SIZE), int), TypeError, "pred .*floating.*int64"),
     ("pred", np.ones((N, T, *SIZE), bool), TypeError, "pred .*floating.*bool"),
     ("pred", with_value("pred", 4.5), ValueError, r"pred .*\[.*4\.5\].*sigmoid.*softmax"),

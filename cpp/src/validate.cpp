@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <limits>
 
 namespace protoseg {
@@ -17,6 +18,8 @@ namespace {
 std::string number(double x) {
   char text[32];
   std::snprintf(text, sizeof(text), "%.6g", x);
+  const bool rounded_to_one = x > 1.0 && std::strtod(text, nullptr) == 1.0;  // and so allowed
+  if (rounded_to_one) std::snprintf(text, sizeof(text), "%.17g", x);
   return text;
 }
 

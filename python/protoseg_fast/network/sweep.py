@@ -91,8 +91,9 @@ def segmentation_ability_map(
         model: the network.
         image: (N, C, *size), as the network takes it; a tensor, or a NumPy array, which is put
             where the network's weights are, in their dtype.
-        target: the ground truth. A label map of whole numbers, (N, *size) or (N, 1, *size); or
-            binary, (N, T, *size), a channel per target. Its size is that of the prediction.
+        target: the ground truth. A label map of whole numbers, (N, *size) or (N, 1, *size), with
+            softmax of classes only, but for ``ignore_label``; or binary, (N, T, *size), a channel
+            per target. Its size is that of the prediction.
         mask: (N, 1, *size), the voxels that count, or their weights; None: all.
         layers: see `protoseg_fast.list_layers`.
         activation: what turns the network's output (N, K, *size) into probabilities: "sigmoid",
