@@ -404,3 +404,13 @@ def test_ray_with_a_killed_worker_gives_the_same_table(tmp_path: Path) -> None:
         del os.environ["COHORTS_KILL_ONCE"]
     assert (tmp_path / "killed").exists(), "no worker was killed"
     assert merge(out).read_bytes() == merge(local).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_ray_without_a_gpu_does_not_wait_for_one(tmp_path: Path, capsys) -> None:
+    pytest.importorskip("ray")
+    data = cohorts.decathlon(tmp_path / "data", 1)
+    options = ["--model", "cohorts:small", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert cli.main(["sweep", *options, "--engine", "ray", "--device", "cuda"]) == 1
+    assert "Ray finds no GPU" in capsys.readouterr().err

@@ -140,6 +140,7 @@ def test_what_is_refused_leaves_the_folder_as_it_was(
     out = tmp_path / "out"
     wrong = command(data, out, f"--{option}", value)
     assert refusal(capsys, wrong).startswith(reason)
+    assert refusal(capsys, [*wrong, "--engine", "ray"]).startswith(reason)  # and starts no actor
     assert cli.main(command(data, out)) == 0
     before = {p: p.read_bytes() for p in out.rglob("*.*")}
     assert refusal(capsys, [*wrong, "--overwrite"]).startswith(reason)

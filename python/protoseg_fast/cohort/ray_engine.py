@@ -18,7 +18,7 @@ import torch
 
 from protoseg_fast.cohort.config import SweepConfig, SweepError
 from protoseg_fast.cohort.layouts import Case
-from protoseg_fast.cohort.models import check_device, check_layers, load_model
+from protoseg_fast.cohort.models import check_device, load_model
 from protoseg_fast.cohort.scoring import Failure, Scored, failure_of, score_case, seeded
 from protoseg_fast.cohort.volumes import read_case
 
@@ -41,7 +41,6 @@ class Worker:
         check_device(config.device)
         with seeded(config):
             self.model = load_model(config)
-        check_layers(self.model, config.layers)
         self.config = config
 
     def score(self, case: Case) -> tuple[Scored | Failure, dict[str, float]]:
@@ -96,6 +95,9 @@ class _Cluster:
         self.ray, self.config = ray, config
         threads = config.threads or torch.get_num_threads()
         gpus = 1 if config.device.startswith("cuda") else 0
+        if gpus and not config.ray_address and not ray.cluster_resources().get("GPU"):
+            # Only clusters elsewhere may grow; here, an actor would wait forever.
+            raise SweepError(f"device is {config.device}, but Ray finds no GPU on this machine.")
         # Placed by their cores, but never more than the machine has: then they share them.
         cores = int(ray.cluster_resources().get("CPU", 1)) // config.ray_actors
         self.actor = ray.remote(Worker).options(num_cpus=min(threads, cores), num_gpus=gpus)
@@ -129,5 +131,7 @@ class _Cluster:
         try:
             self.ray.get(actor.pid.remote())
         except self.ray.exceptions.RayActorError as error:
-            raise SweepError(f"An actor could not load the model: {error}") from error
+            reason = str(error).strip().splitlines()[-1]  # of the actor's traceback
+            reason = reason.removeprefix(f"{SweepError.__module__}.{SweepError.__qualname__}: ")
+            raise SweepError(f"An actor could not load the model: {reason}") from error
         return actor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import platform
 import subprocess
 import time
@@ -157,16 +158,16 @@ class _Sweep:
         return result
 
     def _network(self) -> nn.Module | None:
-        """The network, which has the layers asked for; None: Ray's actors load it."""
+        """The network, which has the layers asked for; None: Ray's actors load it again."""
         config = self.config
-        if config.engine == "ray":
-            if self.given is not None:
-                raise SweepError("engine ray needs the model as text, MODULE:FUNCTION.")
-            return None
-        with threads(config.threads), seeded(config):
-            network = load_model(config) if self.given is None else self.given
+        ray = config.engine == "ray"
+        if ray and self.given is not None:
+            raise SweepError("engine ray needs the model as text, MODULE:FUNCTION.")
+        here = dataclasses.replace(config, device="cpu") if ray else config
+        with threads(config.threads), seeded(here):
+            network = load_model(here) if self.given is None else self.given
         check_layers(network, config.layers)
-        return network
+        return None if ray else network
 
     def _work(
         self,
