@@ -66,7 +66,9 @@ def test_missing_columns() -> None:
         SegmentationAbilityMap(pd.DataFrame({"case": []}))
 
 
-@pytest.mark.parametrize("way", ["csv", "parquet", "concat", "object", "arrow", "selection"])
+@pytest.mark.parametrize(
+    "way", ["csv", "parquet", "concat", "object", "arrow", "selection", "nullable"]
+)
 def test_frames_from_anywhere(way: str, tmp_path) -> None:
     table = make_table()
     frame = table.to_pandas()
@@ -81,6 +83,9 @@ def test_frames_from_anywhere(way: str, tmp_path) -> None:
         frame = pd.concat(parts).sort_index()
     elif way == "object":
         frame = frame.astype(object).astype({"sa": float, "tp": int})
+    elif way == "nullable":
+        frame.to_csv(tmp_path / "scores.csv", index=False)
+        frame = pd.read_csv(tmp_path / "scores.csv", dtype_backend="pyarrow")
     elif way == "arrow":
         frame = table.to_arrow().to_pandas()
     else:
@@ -108,8 +113,12 @@ def test_frames_that_make_no_table() -> None:
     frame = make_table().to_pandas()
     with pytest.raises(ValueError, match="group 'all'"):
         SegmentationAbilityMap(frame.assign(group="all"))
-    with pytest.raises(ValueError, match="rows without layer"):
-        SegmentationAbilityMap(frame.assign(layer=None))
+    for column in ("layer", "tp"):
+        with pytest.raises(ValueError, match=f"rows without {column}"):
+            SegmentationAbilityMap(frame.assign(**{column: None}))
+    value, count = SegmentationAbilityMap(frame.iloc[:0]).mean_sa()
+    assert np.isnan(value).all()
+    assert not count.any()
 
 
 def test_arrow_types_do_not_depend_on_the_number_of_names() -> None:

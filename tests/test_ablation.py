@@ -84,7 +84,11 @@ def test_names_come_before_presets() -> None:
         with torch.no_grad():
             features = model[: sam.layers.index(layer) + 1](image)
         assert torch.equal(drawn, guide.segment(features[:, :1])[:, 0, 0])
-    with pytest.raises(ValueError, match='"input" is the image'), psf.ablate(model, {"input": [0]}):
+    assert [layer.name for layer in psf.list_layers(model, layers="inp*")] == [".input"]
+    with (
+        pytest.raises(ValueError, match=r'"input" is the image.*"\.input"'),
+        psf.ablate(model, {"input": [0]}),
+    ):
         pass
 
 

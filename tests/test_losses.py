@@ -231,19 +231,65 @@ def test_a_layer_counts_as_it_was_put_out() -> None:
         torch.testing.assert_close(inplace, plain)
 
 
-def test_a_layer_that_is_overwritten_later_than_in_the_first_pass() -> None:
-    act = nn.ReLU()
-    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.InstanceNorm2d(4), act)
+def test_training_and_validation_in_turns() -> None:
+    """In-place dropout overwrites what is before it in training only."""
+    dropout = nn.Dropout2d(0.5, inplace=True)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), dropout, nn.Conv2d(4, 1, 1))
     image, target = torch.randn(1, 1, 12, 12), torch.rand(1, 1, 12, 12) < 0.4
-    with psf.deep_supervision(model, ["1"]) as supervision:
-        expected = supervision.loss(model(image)[:, :1].sigmoid(), target)
-        act.inplace = True
-        pred = model(image)[:, :1].sigmoid()
-        with pytest.raises(RuntimeError, match=r"\['1'\].* overwritten in place"):
-            supervision.loss(pred, target)
-        torch.testing.assert_close(
-            supervision.loss(model(image)[:, :1].sigmoid(), target), expected
-        )
+    expected = psf.sa_loss(model[0](image), target.float(), target)
+    with psf.deep_supervision(model, ["0"]) as supervision:
+        for _ in range(2):
+            model.eval()
+            with torch.no_grad():
+                model(image)
+            torch.testing.assert_close(supervision.loss(target.float(), target), expected.detach())
+            model.train()
+            model(image)
+            found = supervision.loss(target.float(), target)
+            torch.testing.assert_close(found, expected)
+            found.backward()
+    assert model[0].weight.grad.any()
+
+
+def test_the_last_output_counts_with_its_gradients() -> None:
+    class Recycling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            with torch.no_grad():
+                first = self.inner(x)
+            return self.inner(x + first[:, :1])
+
+    model = Recycling()
+    image, target = torch.randn(1, 1, 12, 12), torch.rand(1, 2, 12, 12) < 0.4
+    with psf.deep_supervision(model, ["inner.0"]) as supervision:
+        supervision.loss(model(image).sigmoid().detach(), target).backward()
+    assert model.inner[0][0].weight.grad.any()
+
+
+def test_copies_of_the_model_are_not_supervised() -> None:
+    model = network()
+    image, target = torch.randn(1, 1, 12, 12), torch.rand(1, 2, 12, 12) < 0.4
+    with psf.deep_supervision(model, ["0"]) as supervision:
+        average = torch.optim.swa_utils.AveragedModel(model)
+        pred = model(image).sigmoid().detach()
+        with torch.no_grad():
+            average(image + 1)
+        found = supervision.loss(pred, target)
+    torch.testing.assert_close(found, psf.sa_loss(model[0](image), pred, target))
+
+
+@pytest.mark.slow
+def test_compiled_inside_the_block() -> None:
+    model = network()
+    image, target = torch.randn(1, 1, 12, 12), torch.rand(1, 2, 12, 12) < 0.4
+    with psf.deep_supervision(model, ["0"]) as supervision:
+        expected = supervision.loss(model(image).sigmoid(), target)
+        compiled = torch.compile(model, backend="eager", fullgraph=True)
+        found = supervision.loss(compiled(image).sigmoid(), target)
+    torch.testing.assert_close(found, expected)
 
 
 def test_hooks_are_given_back_after_an_exception() -> None:
@@ -259,10 +305,10 @@ def test_hooks_are_given_back_after_an_exception() -> None:
     supervision.remove()
 
 
-def test_the_first_pattern_that_matches_gives_the_weight() -> None:
-    weights = psf.deep_supervision(network(), {"0.1": 5, "*": 1.0}).weights
-    assert weights.pop("0.1") == 5
-    assert set(weights.values()) == {1.0}
+def test_a_name_or_the_first_pattern_that_matches_gives_the_weight() -> None:
+    given = {"0*": torch.tensor(2.0), "*": 1.0, "0.1": 5}
+    weights = psf.deep_supervision(network(), given).weights
+    assert weights == {"0": 2.0, "0.0": 2.0, "0.1": 5.0, "0.2": 2.0, "1": 1.0, "2": 1.0}
 
 
 def test_layers_that_ran_without_gradients() -> None:
@@ -293,9 +339,9 @@ def test_deep_supervision_refuses_what_cannot_work() -> None:
     model = network()
     with pytest.raises(ValueError, match="matches no module"):
         psf.deep_supervision(model, ["decoder.*"])
-    with pytest.raises(ValueError, match="must be positive"):
+    with pytest.raises(ValueError, match="positive number, got 0"):
         psf.deep_supervision(model, {"1": 0})
-    with pytest.raises(TypeError, match="must be a number"):
+    with pytest.raises(ValueError, match="positive number, got '1'"):
         psf.deep_supervision(model, {"1": "1"})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match="at least one"):
         psf.deep_supervision(model, [])

@@ -6,12 +6,13 @@ import copy
 import gc
 import io
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("pandas")
+pd = pytest.importorskip("pandas")
 
 from torch import nn  # noqa: E402
 
@@ -36,16 +37,18 @@ def guide(image) -> psf.Guide:
 
 
 class Flipped(nn.Module):
-    """Test-time augmentation by calls of itself."""
+    """Test-time augmentation by calls of itself; or what is asked for is done within a call."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv, self.head = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 1, 1)
         self.interrupt = False
 
-    def forward(self, x, flip: bool = True):
+    def forward(self, x, flip: bool = True, within=None):
         if self.interrupt:
             raise KeyboardInterrupt
+        if within is not None:
+            return within(self)
         if flip:
             return (self(x, flip=False) + self(x.flip(-1), flip=False).flip(-1)) / 2
         return self.head(self.conv(x).relu())
@@ -69,6 +72,55 @@ def test_a_network_that_calls_itself_is_in_one_pass(image, keep: str | None) -> 
     for call, x in enumerate([image, image, flipped]):
         found = frame[(frame.layer == "input") & (frame.call == call)].sa
         np.testing.assert_array_equal(found, guide.sa_score(x, groups="unit").flatten())
+
+
+@pytest.mark.parametrize("window", [None, 8])
+def test_a_network_that_is_scored_within_its_own_call(image, window: int | None) -> None:
+    """As Lightning does, which calls validation steps through the module."""
+    model = Flipped().eval()
+
+    def score(network):
+        sam = psf.segmentation_ability_map(network, image, window=window)
+        return sam.to_pandas(), sam.map("conv", 0, image)
+
+    table, drawn = model(image, within=score)
+    expected, also = score(model)
+    pd.testing.assert_frame_equal(table, expected)
+    assert torch.equal(drawn, also)
+
+    def trace(network):
+        with psf.trace(network, guide=psf.Guide(image)) as tracer, torch.no_grad():
+            network(image)
+            network(image)
+        return tracer.result()
+
+    table = model(image, within=trace)
+    assert table.cases == [0, 1, 2, 3]
+    assert set(table.to_pandas().call) == {0, 1}
+
+
+def test_an_interrupted_pass_does_not_keep_other_threads_out(image) -> None:
+    model = Flipped().eval()
+    with psf.trace(model, guide=psf.Guide(image)) as tracer, torch.no_grad():
+        model.interrupt = True
+        with pytest.raises(KeyboardInterrupt):
+            model(image)
+        model.interrupt = False
+        with ThreadPoolExecutor(1) as pool, torch.no_grad():
+            pool.submit(model, image).result()
+    assert tracer.result().cases == [0, 1]
+
+
+def test_hooks_that_an_interrupt_left_behind_do_nothing(model, image, guide, monkeypatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.utils.hooks.RemovableHandle, "remove", lambda handle: None)
+        with psf.trace(model, guide=guide) as tracer:
+            model(image)
+    expected = len(tracer.result())
+    model(image)
+    assert len(tracer.result()) == expected
+    del tracer
+    model(image)
 
 
 def test_an_interrupted_pass_leaves_nothing_behind(image) -> None:
@@ -132,18 +184,47 @@ def test_layers_that_are_not_called(model, image, guide) -> None:
         model(image)
     assert tracer.skipped == {"unused": "is not called"}
     before = all_hooks(model)
-    with (
-        pytest.raises(ValueError, match='Layer "unused" is not called'),
-        psf.trace(model, ["unused", "head"], guide) as tracer,
-    ):
+    with psf.trace(model, ["unused", "head"], guide) as tracer:
+        model(image)  # another pass may call it
+        assert tracer.skipped == {"unused": "is not called"}
+        model.unused(torch.rand(2, 4, 8, 8))
         model(image)
-    assert len(tracer.result()) == 0
-    for keep in (None, "memory"):
-        with pytest.raises(ValueError, match='Layer "unused" is not called'):
-            psf.segmentation_ability_map(model, image, layers="unused", keep=keep)
+    assert tracer.result().layers == ["head"]
+    for options in ({}, {"keep": "memory"}, {"guide": guide}):
+        with pytest.raises(ValueError, match='calls no layer "unused"'):
+            psf.segmentation_ability_map(model, image, layers=["unused", "head"], **options)
     assert all_hooks(model) == before
     (listed,) = psf.list_layers(model, image, layers="unused")
     assert listed.note == "is not called"
+
+
+class Branches(nn.Module):
+    """Calls a layer on bright images only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.bright = nn.Conv2d(1, 1, 1), nn.Conv2d(1, 2, 1)
+
+    def forward(self, x):
+        if x.mean() > 0.5:
+            self.bright(x)
+        return self.head(x)
+
+
+@pytest.mark.parametrize("keep", [None, "memory"])
+@pytest.mark.parametrize("layers", ["convs", ["head", "bright"]])
+def test_layers_that_some_windows_call(layers, keep: str | None) -> None:
+    model, image = Branches().eval(), torch.zeros(1, 1, 16, 16)
+    image[..., :8] = torch.rand(16, 8) / 2 + 0.5
+    sam = psf.segmentation_ability_map(model, image, layers=layers, window=8, keep=keep)
+    assert sorted(sam.layers) == ["bright", "head"]
+    assert sam.map("bright", "layer", image).shape == (1, 16, 16)
+    with pytest.raises(ValueError, match="no call 0"):
+        sam.map("bright", "layer", 0 * image)
+    with pytest.raises(ValueError, match='calls no layer "bright"'):
+        psf.segmentation_ability_map(
+            model, 0 * image, layers=["head", "bright"], window=8, keep=keep
+        )
 
 
 class Odd(nn.Module):

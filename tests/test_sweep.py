@@ -134,8 +134,9 @@ def test_numpy_image(model, image) -> None:
     with pytest.raises(TypeError, match="image is a masked array"):
         sam(model, np.ma.array(image.numpy()))
     for shape in ((1, *SIZE), (4, *SIZE)):
-        with pytest.raises(ValueError, match=r"Conv2d is given one image, .* image\[None\]"):
-            sam(model, torch.rand(shape))
+        for call in (sam, psf.list_layers):
+            with pytest.raises(ValueError, match=r"Conv2d takes .* for one image.* image\[None\]"):
+                call(model, torch.rand(shape))
 
     class Stack(nn.Module):
         """Takes slices for channels, and convolves them in 3-D."""
@@ -145,7 +146,8 @@ def test_numpy_image(model, image) -> None:
             self.conv = nn.Conv3d(1, 1, 3, padding=1)
 
         def forward(self, x):
-            return self.conv(x[:, None])[:, 0]
+            assert self.conv(x.transpose(0, 1)[:1]).dim() == 4  # a volume without a batch
+            return self.conv(input=x[:, None])[:, 0]
 
     assert len(sam(Stack().eval(), torch.rand(2, 5, *SIZE), layers="input")) > 0
     with pytest.raises(ValueError, match="spatial axes"):

@@ -129,8 +129,10 @@ def test_labels_are_classes_with_softmax(model, image, label) -> None:
         options = {"target": marked, "activation": "softmax", "targets": {"a": 1}}
         with pytest.raises(ValueError, match=rf"target holds {wrong}, but .* 0 to 3"):
             sam(model, image, **options)
-        voxels = sam(model, image, ignore_label=wrong, **options).to_pandas().voxels
-        assert set(voxels) == set((label != 2).sum((1, 2)).tolist())
+        ignored = sam(model, image, ignore_label=wrong, **options)
+        assert set(ignored.to_pandas().voxels) == set((label != 2).sum((1, 2)).tolist())
+        masked = sam(model, image, mask=(label != 2)[:, None], **options)
+        assert_same_table(masked, ignored)
 
 
 def test_a_region_is_a_set_of_labels(model, image, label) -> None:
@@ -223,6 +225,8 @@ def test_output_reference_is_the_networks_own_output(model, image, label) -> Non
         ({"cases": [None, True]}, TypeError, "sequence of str or int"),
         ({"cases": "ab"}, TypeError, "sequence of str or int"),
         ({"cases": 2}, TypeError, "sequence of str or int"),
+        ({"cases": b"ab"}, TypeError, "sequence of str or int"),
+        ({"cases": [1, "1"]}, ValueError, "cases must all be different"),
         ({"cases": ["one", "one"]}, ValueError, "cases must all be different"),
         ({"targets": [1, "1", 2, 3]}, ValueError, "targets must all be different"),
         (

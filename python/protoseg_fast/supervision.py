@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import numbers
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from protoseg_fast.losses import SALoss
+from protoseg_fast.network.hooks import Uncopied
 
 __all__ = ["DeepSupervision", "deep_supervision"]
 
@@ -27,19 +27,18 @@ class DeepSupervision:
         self._model = model
         self._criterion = criterion
         self._features: dict[str, Tensor] = {}
-        # What layers put out, and the version that was kept: in-place activations overwrite it.
-        self._outputs: dict[str, tuple[Tensor, int]] = {}
-        self._copied = set(weights)
-        self._without_gradients: set[str] = set()
+        self._recording = False  # whether the pass began with gradients
+        self._without_gradients: set[str] = set()  # layers of it that ran without
         self._handles: list[Any] = []
 
     def __enter__(self) -> DeepSupervision:
         if self._handles:
             raise RuntimeError("This deep supervision is already in use.")
         modules = dict(self._model.named_modules())
-        self._handles.append(self._model.register_forward_pre_hook(self._forget))
+        self._handles.append(self._model.register_forward_pre_hook(Uncopied(self._begin)))
         for name in self.weights:
-            self._handles.append(modules[name].register_forward_hook(self._keep(name)))
+            hook = Uncopied(self._keep(name))
+            self._handles.append(modules[name].register_forward_hook(hook))
         return self
 
     def __exit__(
@@ -69,8 +68,8 @@ class DeepSupervision:
             A scalar: sum of weight x loss over the layers, divided by the sum of their weights.
 
         Raises:
-            RuntimeError: if a layer has not been through a forward pass since the last call, ran
-                without gradients, or was overwritten in place for the first time.
+            RuntimeError: if a layer has not been through a forward pass since the last call, or
+                ran without gradients in one that had them.
         """
         missing = self.weights.keys() - self._features.keys()
         if missing:
@@ -79,12 +78,12 @@ class DeepSupervision:
                 "each loss(); layers that a forward pass skips cannot be supervised, nor those of "
                 "a model that was compiled and run before the block."
             )
-        if torch.is_grad_enabled() and self._without_gradients:
+        if self._without_gradients and torch.is_grad_enabled():
             raise RuntimeError(
-                f"{sorted(self._without_gradients)} ran without gradients: under torch.no_grad(), "
-                "or in a checkpoint, which has to be one with use_reentrant=False."
+                f"{sorted(self._without_gradients)} ran without gradients in a pass that had them: "
+                "under torch.no_grad(), or in a checkpoint, which has to be one with "
+                "use_reentrant=False."
             )
-        self._check_overwritten()
         total = sum(
             weight * self._criterion(self._features.pop(name), pred, target, mask)
             for name, weight in self.weights.items()
@@ -92,22 +91,12 @@ class DeepSupervision:
         result: Tensor = total / sum(self.weights.values())  # type: ignore[assignment]
         return result
 
-    def _check_overwritten(self) -> None:
-        """Learn which layers have to be copied: those that what follows overwrites in place."""
-        changed = {name for name, (x, version) in self._outputs.items() if x._version != version}
-        lost = changed - self._copied
-        self._copied = (self._copied - self._outputs.keys()) | changed
-        self._outputs.clear()
-        if lost:
-            self._features.clear()
-            raise RuntimeError(
-                f"What {sorted(lost)} put out was overwritten in place, as in no pass before; run "
-                "the model once more: from now on it is copied."
-            )
+    def _begin(self, *_: Any) -> None:
+        self._forget()
+        self._recording = torch.is_grad_enabled()
 
-    def _forget(self, *_: Any) -> None:
+    def _forget(self) -> None:
         self._features.clear()
-        self._outputs.clear()
         self._without_gradients.clear()
 
     def _keep(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
@@ -117,11 +106,11 @@ class DeepSupervision:
                     f"Layer {name!r} ({type(module).__name__}) returns "
                     f"{type(output).__name__}, not a tensor; choose a layer inside it."
                 )
-            self._features[name] = output.clone() if name in self._copied else output
-            if not torch.is_grad_enabled():
+            self._features[name] = output.clone()  # in-place activations overwrite it
+            # A later call may have them: the last output counts.
+            self._without_gradients.discard(name)
+            if self._recording and not torch.is_grad_enabled():
                 self._without_gradients.add(name)
-            if not output.is_inference():  # whose versions are not counted
-                self._outputs[name] = output, output._version
 
         return hook
 
@@ -136,18 +125,20 @@ def deep_supervision(
     Args:
         model: any network; it is not changed but for the hooks, within the ``with`` block.
         layers: names of modules as in ``model.named_modules()``, or patterns ("encoder.*"); as a
-            mapping, with the weight of each: a module's is that of the first that matches it.
+            mapping, with the weight of each: a module's is that of its name, or of the first
+            pattern that matches it.
         criterion: called with (features, pred, target, mask) of each layer; default `SALoss()`.
 
     Returns:
         A context manager; inside, ``.loss(pred, target, mask=None)`` after each forward pass. A
         layer that is called several times in a pass counts with its last output, as it was put
-        out: of layers that an in-place activation overwrites, a copy is kept until the loss.
+        out, also where an in-place activation overwrites it: a copy is kept for the loss. Copies of
+        the model that are made meanwhile (EMA) are not supervised.
 
     Raises:
-        ValueError: for a pattern that matches no module, or weights that are not positive.
-        TypeError: for anything but a module, weights that are no numbers, or, in the forward pass,
-            a layer whose output is no tensor.
+        ValueError: for a pattern that matches no module, or weights that are no positive numbers.
+        TypeError: for anything but a module, or, in the forward pass, a layer whose output is no
+            tensor.
 
     Examples:
         >>> import torch
@@ -167,14 +158,21 @@ def deep_supervision(
         raise ValueError("layers must name at least one module, got none.")
     names = [name for name, _ in model.named_modules() if name]
     weights: dict[str, float] = {}
-    for pattern, weight in wanted.items():
-        if not isinstance(weight, numbers.Real):
-            raise TypeError(f"The weight of {pattern!r} must be a number, got {weight!r}.")
-        if not float(weight) > 0:
-            raise ValueError(f"The weight of {pattern!r} must be positive, got {weight!r}.")
+    for pattern in sorted(wanted, key=lambda pattern: pattern not in names):  # names first
+        weight = _weight(pattern, wanted[pattern])
         matched = fnmatch.filter(names, pattern)
         if not matched:
             raise ValueError(f"{pattern!r} matches no module; the model has: {', '.join(names)}.")
         for name in matched:
-            weights.setdefault(name, float(weight))
+            weights.setdefault(name, weight)
     return DeepSupervision(model, weights, SALoss() if criterion is None else criterion)
+
+
+def _weight(pattern: str, weight: Any) -> float:
+    try:
+        found = float("nan") if isinstance(weight, str) else float(weight)
+    except (TypeError, ValueError):
+        found = float("nan")
+    if not found > 0:
+        raise ValueError(f"The weight of {pattern!r} must be a positive number, got {weight!r}.")
+    return found

@@ -24,7 +24,14 @@ from protoseg_fast.network.records import (
     columns_of,
     frame_of,
 )
-from protoseg_fast.network.tables import LayerNames, as_categories, layer_weight, match_names, union
+from protoseg_fast.network.tables import (
+    LayerNames,
+    as_categories,
+    as_numbers,
+    layer_weight,
+    match_names,
+    union,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,8 +89,10 @@ class SegmentationAbilityMap:
             raise ValueError(f"frame must have the columns {', '.join(COLUMNS)}; {missing} lack.")
         pd = require("pandas", "a segmentation ability map")
         self._frame = frame[list(COLUMNS)].reset_index(drop=True)
-        for name in _CATEGORIES:
-            self._frame[name] = as_categories(pd, self._frame[name])
+        for name, column in self._frame.items():
+            self._frame[name] = (
+                as_categories(pd, column) if name in _CATEGORIES else as_numbers(column)
+            )
         self._mapper = _mapper
 
     @functools.cached_property
@@ -170,7 +179,8 @@ class SegmentationAbilityMap:
             return NotImplemented
         pd = require("pandas", "merging")
         mine, theirs = self._frame, other._renumbered(self.cases)
-        if shared := set(self.cases) & set(theirs["case"].cat.categories):
+        names, others = (set(map(str, t["case"].cat.categories)) for t in (mine, theirs))
+        if shared := names & others:
             raise ValueError(f"Tables merge case by case, but both have {sorted(shared)}.")
         columns = {}
         for name in COLUMNS:
@@ -198,7 +208,8 @@ class SegmentationAbilityMap:
 
         Args:
             layers: names, globs or patterns; None: all but "input".
-            weights: of layers, by name or glob; the first that matches, 1 where none does.
+            weights: of layers, by name or glob; its name's, or that of the first glob that
+                matches, 1 where none does.
             reference: "output" needs no ground truth; "target" is the mean ability.
             groups: "layer" averages the layers' scores, "unit" those of all their groups.
 
@@ -404,7 +415,8 @@ class SegmentationAbilityMap:
 
     def _renumbered(self, taken: Sequence[int | str]) -> pd.DataFrame:
         """The table with its numbered cases going on after those that are taken."""
-        first = 1 + max((case for case in taken if isinstance(case, int)), default=-1)
+        numbers = [int(case) for case in taken if str(case).isdecimal()]  # also as text
+        first = 1 + max(numbers, default=-1)
         lowest = min((case for case in self.cases if isinstance(case, int)), default=0)
         shift = max(first - lowest, 0)
         renamed = [case + shift if isinstance(case, int) else case for case in self.cases]

@@ -70,7 +70,10 @@ def ablate(
         channels = _channels(several)
         found = select_layers(inner, ExactName(layers) if isinstance(layers, str) else layers)
         if found.image:
-            raise ValueError('"input" is the image; change its channels before the network runs.')
+            raise ValueError(
+                '"input" is the image, whose channels are changed before the network runs; a '
+                'module of that name goes by ".input".'
+            )
         for name, module in found.modules.items():
             chosen.setdefault(name, (module, []))[1].extend(channels)
     with contextlib.ExitStack() as stack:

@@ -8,8 +8,8 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping, Set
+from types import FrameType, TracebackType
 from typing import Any, TypeAlias
 
 import torch
@@ -22,6 +22,7 @@ __all__ = [
     "NoSuchOutputError",
     "Pick",
     "ReshapeTransform",
+    "Uncopied",
     "Visit",
     "first_tensor",
     "picker",
@@ -55,7 +56,7 @@ class LayerHooks:
             what runs next may overwrite them.
         unfit: returns why features cannot be used, or None. Such a layer is left out and noted in
             ``skipped``, but for one that was chosen by its name, which is an error.
-        insist: whether it is; so is one that a pass does not call.
+        insist: whether it is.
         output: see `protoseg_fast.trace`.
         reshape_transform: see `protoseg_fast.trace`.
         on_begin, on_end: called as a pass begins and ends.
@@ -77,7 +78,6 @@ class LayerHooks:
         self.wrapped = model
         self.model = unwrap(model)
         self.selection = select_layers(self.model, layers)
-        self.skipped: dict[str, str] = {}
         self._visit = visit
         self._unfit = unfit
         self._insisted = self.selection.exact if insist else frozenset()
@@ -85,27 +85,39 @@ class LayerHooks:
         self._transforms = self._transforms_by_layer(reshape_transform)
         self._on_begin, self._on_end = on_begin, on_end
         self._runner: int | None = None  # the thread that runs the network now
+        # The call of the network that is the pass. No count of calls: an interrupt is not told.
+        self._pass: FrameType | None = None
         self._stack: contextlib.ExitStack | None = None
         self.forget()
 
     def __enter__(self) -> LayerHooks:
         if self._stack is not None:
             raise RuntimeError("The hooks are in place already; enter the block once at a time.")
-        self._runner = None
+        self._runner = self._pass = None
         with contextlib.ExitStack() as stack:
             stack.enter_context(uncompiled(self.wrapped))
             model = self.model
-            begin = _Uncopied(self._begin)
+            begin = self._while_entered(self._begin)
             stack.callback(model.register_forward_pre_hook(begin, with_kwargs=True).remove)
             for name, module in self.selection.modules.items():
-                hook = _Uncopied(self._hook(name))
+                hook = self._while_entered(self._hook(name))
                 stack.callback(module.register_forward_hook(hook).remove)
             # Last, so that a chosen layer that is the network's last is part of the pass.
-            stack.callback(model.register_forward_hook(_Uncopied(self._end)).remove)
-            leave = _Uncopied(self._leave)  # after exceptions, too
+            end, leave = self._while_entered(self._end), self._while_entered(self._leave)
+            stack.callback(model.register_forward_hook(end).remove)
+            # After exceptions, too.
             stack.callback(model.register_forward_hook(leave, always_call=True).remove)
             self._stack = stack.pop_all()
         return self
+
+    def _while_entered(self, run: Callable[..., None]) -> Uncopied:
+        """A hook that does nothing if an interrupt keeps it from being taken back."""
+
+        def hook(*args: Any) -> None:
+            if self._stack is not None:
+                run(*args)
+
+        return Uncopied(hook)
 
     def __exit__(
         self,
@@ -113,7 +125,7 @@ class LayerHooks:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        stack, self._stack = self._stack, None
+        stack, self._stack, self._pass = self._stack, None, None
         if stack is not None:
             stack.close()
 
@@ -124,18 +136,46 @@ class LayerHooks:
     def forget(self) -> None:
         """Be as if the network had never run."""
         self._calls: Counter[str] = Counter()
+        self._ever_called: set[str] = set()
         self._inside: bool | None = None  # None: the network itself was never called
-        self.skipped.clear()
+        self._left_out: dict[str, str] = {}
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Layers that were left out of some pass, or not called in any, and why."""
+        if self._inside is None:
+            return dict(self._left_out)
+        uncalled = self.selection.modules.keys() - self._ever_called
+        return self._left_out | dict.fromkeys(
+            (name for name in self.selection.modules if name in uncalled), "is not called"
+        )
+
+    def leave_out(self, name: str, reason: str) -> None:
+        """Note a layer that is left out."""
+        self._left_out[name] = reason
+
+    def check_called(self, elsewhere: Set[str] = frozenset()) -> None:
+        """Raise ValueError for layers that were chosen by their names and called in no pass, nor
+        ``elsewhere``.
+        """
+        if uncalled := self.selection.exact - self._ever_called - elsewhere:
+            names = ", ".join(f'"{name}"' for name in sorted(uncalled))
+            raise ValueError(
+                f"The network calls no layer {names}. Layers that are chosen by a glob, a pattern "
+                "or a type are left out if they are not called."
+            )
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         runner, here = self._runner, threading.get_ident()
-        if runner not in (None, here):
+        if runner not in (None, here) and self._is_running():
             raise RuntimeError(
                 "Two threads run the network at once while its layers are scored; run one pass "
                 "after the other, or give each thread a copy of the network."
             )
-        self._runner = here
-        if not _calls_itself(module):
+        call = _call_of(module)
+        if self._pass is None or not _is_within(call, self._pass):
+            self._runner, self._pass = here, call
+            self._ever_called |= self._calls.keys()
             self._calls.clear()
             self._inside = True
             self._on_begin()
@@ -143,18 +183,20 @@ class LayerHooks:
             image = first_tensor([*args, *kwargs.values()])
             self._lend(INPUT, module, image)
 
+    def _is_running(self) -> bool:
+        """Whether the thread that began the pass is still in it."""
+        frame = sys._current_frames().get(self._runner or 0)
+        return self._pass is None or _is_within(frame, self._pass)
+
     def _end(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if _calls_itself(module):
-            return
-        for name in self.selection.modules:
-            if name not in self._calls:
-                self._leave_out(name, "is not called")
-        self._inside = False
-        self._on_end()
+        if _call_of(module) is self._pass:
+            self._inside = False
+            self._ever_called |= self._calls.keys()
+            self._on_end()
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        if self._runner == threading.get_ident() and not _calls_itself(module):
-            self._runner = None
+        if self._runner == threading.get_ident() and _call_of(module) is self._pass:
+            self._runner = self._pass = None
 
     def _hook(self, name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, _args: Any, output: Any) -> None:
@@ -171,7 +213,9 @@ class LayerHooks:
             features, reason = self._features(name, module, output)
             if features is not None:
                 return self._visit(name, call, features)
-        self._leave_out(name, reason)
+        if name == INPUT or name in self._insisted:
+            raise ValueError(f'Layer "{name}" {reason}.')
+        self.leave_out(name, reason)
 
     def _features(self, name: str, module: nn.Module, output: Any) -> tuple[Tensor | None, str]:
         """Return what is scored of what a layer puts out, or why there is nothing."""
@@ -191,11 +235,6 @@ class LayerHooks:
         if not reason and not transform and is_channels_last(module, features):
             reason = "puts out channels last; lay them out with reshape_transform"
         return (None, reason) if reason else (features, "")
-
-    def _leave_out(self, name: str, reason: str) -> None:
-        if name == INPUT or name in self._insisted:
-            raise ValueError(f'Layer "{name}" {reason}.')
-        self.skipped[name] = reason
 
     def _transforms_by_layer(
         self, transform: ReshapeTransform
@@ -220,7 +259,7 @@ class NoSuchOutputError(LookupError):
     """What a module puts out has not the index or key that was asked for."""
 
 
-class _Uncopied:
+class Uncopied:
     """A hook that copies of its module do not get: they are other networks."""
 
     def __init__(self, run: Callable[..., None]) -> None:
@@ -230,23 +269,26 @@ class _Uncopied:
         self._run(*args)
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        return _Uncopied, (_nothing,)
+        return Uncopied, (_nothing,)
 
 
 def _nothing(*_: Any) -> None:
     pass
 
 
-def _calls_itself(module: nn.Module) -> bool:
-    """Whether this thread is in a call of a module within another one of it.
+def _call_of(module: nn.Module) -> FrameType | None:
+    """Return the call of a module that runs the hook which asks; None: torch was changed."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and not (frame.f_code is _CALL and frame.f_locals["self"] is module):
+        frame = frame.f_back
+    return frame
 
-    Asks the stack, as hooks that would count are not called after an interrupt.
-    """
-    calls, frame = 0, sys._getframe(1)
-    while frame is not None:
-        calls += frame.f_code is _CALL and frame.f_locals["self"] is module
-        frame = frame.f_back  # type: ignore[assignment]
-    return calls > 1
+
+def _is_within(frame: FrameType | None, call: FrameType | None) -> bool:
+    """Whether a call is what runs a frame, or what runs that, and so on."""
+    while frame is not None and frame is not call:
+        frame = frame.f_back
+    return frame is not None
 
 
 def _why_unreadable(features: Tensor) -> str:

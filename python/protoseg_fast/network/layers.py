@@ -35,7 +35,9 @@ Layers: TypeAlias = "str | re.Pattern[str] | type[nn.Module] | Sequence[Any]"
 
 
 class ExactName(str):
-    """A layer's name as tables have it, though a preset may be called the same."""
+    """A layer's name as tables have it, though a preset may be called the same. That it can be
+    scored is not insisted on: some of its calls may be left out.
+    """
 
 
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -128,7 +130,9 @@ def names_of(model: nn.Module) -> dict[nn.Module, list[str]]:
     found: dict[nn.Module, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         if module is not model and "parametrizations" not in name.split("."):
-            found.setdefault(module, []).append(_MODULE_CALLED_INPUT if name == INPUT else name)
+            # Under its own name, too, for globs.
+            also = [_MODULE_CALLED_INPUT] if name == INPUT else []
+            found.setdefault(module, []).extend([*also, name])
     return found
 
 
@@ -158,7 +162,7 @@ def select_layers(model: nn.Module, layers: Layers) -> Selection:
         if not found:
             raise ValueError(_nothing_found(names, selector))
         chosen.update(found)
-        if isinstance(selector, str) and not _is_preset(selector):
+        if type(selector) is str and selector not in PRESETS:
             exact.update(module for module in found if selector in names[module])
     modules = {names[module][0]: module for module in names if module in chosen}
     return Selection(

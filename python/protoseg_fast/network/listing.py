@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from protoseg_fast.network.extras import require
-from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform
+from protoseg_fast.network.hooks import LayerHooks, Pick, ReshapeTransform, first_tensor
 from protoseg_fast.network.layers import INPUT, LayerInfo, Layers, names_of
+from protoseg_fast.network.predictor import batches_only
 from protoseg_fast.network.turns import one_thread_at_a_time
 
 __all__ = ["LayerList", "list_layers"]
@@ -101,7 +103,11 @@ def list_layers(
     )
     if example is not None:
         args = (example,) if isinstance(example, Tensor) else tuple(example)
-        with hooks, torch.no_grad():
+        with contextlib.ExitStack() as stack:
+            if (image := first_tensor(args)) is not None:
+                stack.enter_context(batches_only(hooks.model.modules(), image))
+            stack.enter_context(hooks)
+            stack.enter_context(torch.no_grad())
             model(*args)
     names = names_of(hooks.model)
     found = LayerList()

@@ -6,14 +6,14 @@ import contextlib
 import functools
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from protoseg_fast.network.hooks import NoSuchOutputError, plain
+from protoseg_fast.network.hooks import NoSuchOutputError, first_tensor, plain
 from protoseg_fast.network.layers import is_conv, unwrap
 from protoseg_fast.network.problems import (
     Activation,
@@ -24,7 +24,7 @@ from protoseg_fast.network.problems import (
     problems_of,
 )
 
-__all__ = ["Predictor", "something_else"]
+__all__ = ["Predictor", "batches_only", "something_else"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Predictor:
     def logits(self, image: Tensor) -> Tensor:
         """Run the network; its output (N, K, *size)."""
         try:
-            with batches_only(self._convs.get(image.dim() - 1, [])):
+            with batches_only(self._convs, image):
                 logits = self.pick(self.model(image))
         except NoSuchOutputError as error:
             raise ValueError(f"The network puts out {error}.") from error
@@ -74,13 +74,8 @@ class Predictor:
         return plain(logits)
 
     @functools.cached_property
-    def _convs(self) -> dict[int, list[nn.Module]]:
-        """The network's convolutions by the number of their spatial axes."""
-        found: dict[int, list[nn.Module]] = {}
-        for module in unwrap(self.model).modules():
-            if is_conv(module):
-                found.setdefault(len(module.kernel_size), []).append(module)
-        return found
+    def _convs(self) -> list[nn.Module]:
+        return [module for module in unwrap(self.model).modules() if is_conv(module)]
 
     def predict(self, logits: Tensor) -> tuple[Problems, Tensor]:
         """Return the binary problems and their probabilities (N, T, *size)."""
@@ -99,7 +94,7 @@ class Predictor:
         mask = None if mask is None else as_tensor("mask", mask, pred.device)
         truth = None
         if target is not None:
-            truth, counted = problems.truth(target, pred, ignore_label)
+            truth, counted = problems.truth(target, pred, mask, ignore_label)
             if mask is None:
                 mask = counted
             elif counted is not None and mask.shape == counted.shape:  # any other, Guide refuses
@@ -121,27 +116,30 @@ class Predictor:
             tolerance = 8 * torch.finfo(first.dtype).eps ** 0.75 * float(sizes.max())
             if (finite | same).all() and float(differences.max()) <= tolerance:
                 return
-            how = f" (by up to {float(differences.max()):.3g})"
+            if differences.any():
+                how = f" (by up to {float(differences.max()):.3g})"
         raise something_else(how)
 
 
 @contextlib.contextmanager
-def batches_only(convs: Sequence[nn.Module]) -> Iterator[None]:
-    """Within the block, these convolutions, of one axis more than the image's batch has, refuse one
-    image without a batch: they take it, and its channels would be images.
+def batches_only(modules: Iterable[nn.Module], image: Tensor) -> Iterator[None]:
+    """Within the block, convolutions refuse an image that is given to them without a batch: they
+    would take it, and its channels be taken for images.
     """
 
-    def refuse(module: nn.Module, args: tuple[Any, ...]) -> None:
-        shape = tuple(args[0].shape)
-        if is_conv(module) and len(shape) == len(module.kernel_size) + 1:
+    def refuse(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given = first_tensor([*args, *kwargs.values()])
+        if given is not None and given.shape == image.shape:  # what layers make of it is theirs
             raise ValueError(
-                f"image must be a batch (N, C, *size), but {type(module).__name__} is given one "
-                f"image, {shape}; pass image[None]."
+                f"image must be a batch (N, C, *size), but {type(module).__name__} takes "
+                f"{tuple(image.shape)} for one image; pass image[None]."
             )
 
     with contextlib.ExitStack() as stack:
-        for conv in convs:
-            stack.callback(conv.register_forward_pre_hook(refuse).remove)
+        for module in modules:
+            if is_conv(module) and len(module.kernel_size) == image.dim() - 1:
+                register = module.register_forward_pre_hook
+                stack.callback(register(refuse, with_kwargs=True).remove)
         yield
 
 

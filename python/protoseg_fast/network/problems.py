@@ -47,10 +47,10 @@ class Problems:
         return torch.stack(regions, dim=1).clamp(max=1)  # sums exceed 1 by rounding
 
     def truth(
-        self, target: Any, pred: Tensor, ignore_label: int | None
+        self, target: Any, pred: Tensor, mask: Tensor | None, ignore_label: int | None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the binary ground truth (N, T, *size) beside pred, of its shape, and the voxels
-        (N, 1, *size) that count, None if all do.
+        (N, 1, *size) that are not ignored, None if there is nothing to ignore.
 
         Raises:
             ValueError: if the target has another shape, or labels that are no integers, or, with
@@ -69,7 +69,8 @@ class Problems:
             if ignore_label is not None:  # compared in 64 bits: in 8, -1 is 255
                 counted = (target if target.is_floating_point() else target.long()) != ignore_label
             if self.labels is not None:
-                target = _members(self._whole(target, counted), self.labels)
+                weighed = mask > 0 if mask is not None and mask.shape == target.shape else None
+                target = _members(self._whole(target, counted, weighed), self.labels)
             elif counted is not None:
                 target = torch.where(counted, target, torch.zeros_like(target))
             return target, counted
@@ -89,7 +90,7 @@ class Problems:
             raise ValueError("ignore_label is for label maps; give the voxels that count as mask.")
         return target, None
 
-    def _whole(self, target: Tensor, counted: Tensor | None) -> Tensor:
+    def _whole(self, target: Tensor, *counted: Tensor | None) -> Tensor:
         """Return a label map in int64, checked where it counts."""
         whole = target.round() if target.is_floating_point() else target
         if not torch.equal(whole, target):
@@ -98,14 +99,14 @@ class Problems:
         if self.classes is None:
             return whole
         wrong = (whole < 0) | (whole >= self.classes)
-        if counted is not None:
-            wrong &= counted
+        for voxels in counted:
+            wrong = wrong if voxels is None else wrong & voxels
         if wrong.any():
             found = whole[wrong].unique().tolist()
             raise ValueError(
                 f"target holds {', '.join(map(str, found[:5]))}{', ...' * (len(found) > 5)}, but "
                 f"the network's {self.classes} classes are labelled 0 to {self.classes - 1}; "
-                "renumber the labels, or name the one that does not count as ignore_label."
+                "renumber the labels, or leave out what does not count by ignore_label or mask."
             )
         return whole
 

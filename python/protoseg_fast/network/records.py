@@ -96,11 +96,11 @@ def case_names(cases: Sequence[Any]) -> list[int | str]:
         ValueError: if two are the same.
     """
     listed: Any = cases.tolist() if hasattr(cases, "tolist") else cases
-    several = isinstance(listed, Iterable) and not isinstance(listed, str)
+    several = isinstance(listed, Iterable) and not isinstance(listed, str | bytes)
     names: list[Any] = list(listed) if several else [None]
     if not all(isinstance(name, str) or is_whole(name) for name in names):
         raise TypeError(f"cases must be a sequence of str or int, got {cases!r}.")
-    check_distinct("cases", names)
+    check_distinct("cases", list(map(str, names)))  # as they are in files
     return [str(name) if isinstance(name, str) else int(name) for name in names]
 
 

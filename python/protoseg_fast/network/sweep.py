@@ -126,10 +126,11 @@ def segmentation_ability_map(
         The table; see `SegmentationAbilityMap`.
 
     Raises:
-        ValueError: for layers that do not exist, with the nearest names; shapes, labels or classes
-            that do not fit; probabilities outside [0, 1] (a wrong activation); a network that puts
-            out something else the second time; copies beyond the budget; two targets or cases of
-            one name; or if no layer could be scored, with the reasons.
+        ValueError: for layers that do not exist, with the nearest names, or, chosen by name, are
+            not called or do not fit; shapes, labels or classes that do not fit; probabilities
+            outside [0, 1] (a wrong activation); a network that puts out something else the second
+            time; copies beyond the budget; two targets or cases of one name; or if no layer could
+            be scored, with the reasons.
         TypeError: for arguments of other types.
         RuntimeError: if another thread runs the network meanwhile; a second call waits instead.
 
@@ -173,6 +174,7 @@ def segmentation_ability_map(
         tracer.guide = guide
         with torch.no_grad(), tracer:
             model(image)
+        tracer.check_called()
         return _scored(tracer.result(), tracer.skipped)
     kept = (
         None if keep is None else _Kept(model, layers, image, hooking, Copies(keep, memory_budget))
@@ -188,6 +190,7 @@ def segmentation_ability_map(
         if kept is None or not kept.score(tracer):
             with tracer:
                 network.check_agreement(logits, network.logits(image))
+            tracer.check_called()
     mapper = ImageMapper(network, options, hooking, binarize)
     return _scored(tracer.result(mapper), tracer.skipped)
 
@@ -266,6 +269,7 @@ class _Kept:
         self._copies.clear()
         tracer.commit()
         tracer.skip(self._hooks.skipped)
+        self._hooks.check_called()
         return True
 
     def _unfit(self, features: Tensor) -> str | None:

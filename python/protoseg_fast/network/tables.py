@@ -11,7 +11,7 @@ import numpy as np
 
 from protoseg_fast.network.records import WHOLE_LAYER, categorical
 
-__all__ = ["LayerNames", "as_categories", "layer_weight", "match_names", "union"]
+__all__ = ["LayerNames", "as_categories", "as_numbers", "layer_weight", "match_names", "union"]
 
 #: Layers of a table: a name or a glob, a compiled pattern searched for, or several of these.
 LayerNames: TypeAlias = "str | re.Pattern[str] | Sequence[str | re.Pattern[str]]"
@@ -37,9 +37,11 @@ def match_names(names: Sequence[str], wanted: LayerNames) -> list[str]:
 
 
 def layer_weight(weights: Mapping[str, float], layer: str) -> float:
-    """Return the weight of the first name or glob that matches the layer; 1 if none does."""
+    """Return the weight of a layer's name, or of the first glob that matches it, or 1."""
+    if layer in weights:
+        return float(weights[layer])
     for selector, weight in weights.items():
-        if layer == selector or fnmatchcase(layer, selector):
+        if fnmatchcase(layer, selector):
             return float(weight)
     return 1.0
 
@@ -52,7 +54,8 @@ def as_categories(pd: Any, column: Any) -> Any:
         ValueError: if a name is missing, or a group is none.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.cat.remove_unused_categories()  # a selection of rows keeps them
+        if len(column):  # a selection of rows keeps the names of others
+            column = column.cat.remove_unused_categories()
         codes, names = column.cat.codes.to_numpy(), column.cat.categories.tolist()
     else:
         codes, found = pd.factorize(column)
@@ -62,6 +65,19 @@ def as_categories(pd: Any, column: Any) -> Any:
     if column.name == "group":
         return union(pd, [categorical(pd, codes, list(map(_group, names)))], in_order=True)
     return categorical(pd, codes, names if column.name == "case" else list(map(str, names)))
+
+
+def as_numbers(column: Any) -> Any:
+    """Return a column of numbers as NumPy has them: float64 for scores, else int64.
+
+    Raises:
+        ValueError: if a count is missing, or is no number.
+    """
+    if column.name == "sa":
+        return column.to_numpy("float64", na_value=np.nan)
+    if column.isna().any():
+        raise ValueError(f"frame has rows without {column.name}.")
+    return column.to_numpy("int64")
 
 
 def _group(name: Any) -> Any:

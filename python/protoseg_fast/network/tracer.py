@@ -77,9 +77,9 @@ def trace(
 
     Raises:
         ValueError: for layers that do not exist, with the nearest names; during a forward pass,
-            for a layer chosen by name whose features do not fit the guide or that is not called
-            (layers chosen otherwise are left out; ``tracer.skipped`` says why), and for a case
-            that has been scored before; for two targets of one name.
+            for a layer chosen by name whose features do not fit the guide (layers chosen
+            otherwise, and those that are not called, are left out; ``tracer.skipped`` says why),
+            and for a case that has been scored before; for two targets of one name.
         RuntimeError: during a forward pass, if another thread runs the network at the same time.
         TypeError: for arguments of other types.
 
@@ -172,8 +172,8 @@ class Tracer:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """Layers that were left out of some pass, and why."""
-        return dict(self._hooks.skipped)
+        """Layers that were left out of some pass, or called in none, and why."""
+        return self._hooks.skipped
 
     def __enter__(self) -> Tracer:
         self._hooks.__enter__()
@@ -242,7 +242,12 @@ class Tracer:
 
     def skip(self, skipped: dict[str, str]) -> None:
         """Note layers that were left out, and why."""
-        self._hooks.skipped.update(skipped)
+        for name, reason in skipped.items():
+            self._hooks.leave_out(name, reason)
+
+    def check_called(self) -> None:
+        """Raise ValueError for layers that were chosen by their names, but called in no pass."""
+        self._hooks.check_called()
 
     def _names_of_cases(self, guide: Guide) -> Sequence[int | str]:
         return range(self._case, self._case + guide.images) if self.cases is None else self.cases
@@ -277,7 +282,7 @@ class Tracer:
         for layer, _, features in outputs:
             divisions, reason = fitting(self._groups, features.shape[1])
             if reason:
-                self._hooks.skipped[layer] = reason
+                self._hooks.leave_out(layer, reason)
             layers.append((beside(guide, features), divisions, None))
         found = score_layers(guide, layers, self._options)
         for (layer, call, _), (features, divisions, _), scored in zip(
