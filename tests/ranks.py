@@ -39,6 +39,12 @@ def update_every_other(rank: int, folder: str) -> None:
             metric.update(*batch(seed))
         results[average] = metric.compute()
     torch.save(results, Path(folder) / f"{rank}.pt")
+    leave()
+
+
+def leave() -> None:
+    """Leave the group together: a rank that is gone can take the other one with it."""
+    torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
@@ -75,4 +81,5 @@ def train_distributed(rank: int, folder: str) -> None:
     model = torch.nn.parallel.DistributedDataParallel(loss_of(0))
     model(*images_of(rank)).backward()
     torch.save([p.grad for p in model.module.parameters()], Path(folder) / f"{rank}.pt")
-    torch.distributed.destroy_process_group()
+    del model  # it uses the group
+    leave()
