@@ -99,6 +99,18 @@ def test_a_network_that_is_scored_within_its_own_call(image, window: int | None)
     assert set(table.to_pandas().call) == {0, 1}
 
 
+def test_tools_may_wrap_the_call_of_modules(image, monkeypatch) -> None:
+    original = nn.Module._call_impl
+
+    def timed(*args, **kwargs):
+        return original(*args, **kwargs)
+
+    timed.__code__ = timed.__code__.replace(co_name="_call_impl")
+    monkeypatch.setattr(nn.Module, "_call_impl", timed)
+    sam = psf.segmentation_ability_map(Flipped().eval(), image)
+    assert set(sam.to_pandas().call) == {0, 1}
+
+
 def test_an_interrupted_pass_does_not_keep_other_threads_out(image) -> None:
     model = Flipped().eval()
     with psf.trace(model, guide=psf.Guide(image)) as tracer, torch.no_grad():

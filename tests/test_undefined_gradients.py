@@ -135,3 +135,18 @@ def test_compiled() -> None:
         assert not found[0].any()
     (counted,) = torch.autograd.grad(compiled(*given).sum(), given[0])
     assert counted[0].isnan().all()
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", MAPS)
+def test_features_that_are_not_finite_and_count_get_nan(name: str, odd: float) -> None:
+    """So that a GradScaler sees them: all of their group, on every way."""
+    x, p = inputs()
+    for spoil in (x.detach()[1, :, 0, 0], x.detach()[1]):
+        spoil.fill_(odd)
+        (kernels,) = torch.autograd.grad(MAPS[name](x, p)[1:].sum(), x)
+        (again,) = torch.autograd.grad(MAPS[name](x, p)[1:].sum(), x, create_graph=True)
+        transformed = torch.func.grad(lambda x: MAPS[name](x, p.detach())[1:].sum())(x.detach())
+        for found in (kernels, again, transformed):
+            assert found[1].isnan().all()
+            assert not found[0].any()

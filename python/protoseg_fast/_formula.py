@@ -97,8 +97,11 @@ def margin(
 
     Options are those of `defined_margin`, in its order or by name.
     """
-    values, undefined = defined_margin(features, pred, mask, *options, **named)
-    return put_nan(values, undefined.reshape(*undefined.shape, *(1,) * (values.dim() - 3)))
+    values, undefined, odd = defined_margin(features, pred, mask, *options, **named)
+    axes = (1,) * (values.dim() - 3)
+    return put_nan(
+        values + odd.reshape(*odd.shape, *axes), undefined.reshape(*undefined.shape, *axes)
+    )
 
 
 def put_nan(x: Tensor, undefined: Tensor) -> Tensor:
@@ -133,8 +136,10 @@ def defined_margin(
     interpolation: str,
     align_corners: bool,
     binarize: float | None,
-) -> tuple[Tensor, Tensor]:
-    """Return the margin, finite also where it is undefined, and where that is, (N, G, T) bool.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the margin, finite also where it is undefined; where that is, (N, G, T) bool; and the
+    sum (N, G, 1) of the features that are not finite, to be added before `put_nan`: what comes back
+    must go to them, too.
 
     Values of pred and mask are not checked. Autocast changes nothing but the time it takes.
 
@@ -146,6 +151,8 @@ def defined_margin(
     dtype = _working_dtype(features)
     f = features.flatten(2).to(dtype)
     finite = f.isfinite()
+    odd = f.masked_fill(finite, 0).unflatten(1, (groups, channels // groups)).flatten(2).sum(2)
+    odd = odd[:, :, None].to(compute_dtype(features))
     f = f.masked_fill(~finite, 0)
     mean = f.detach().mean(dim=2, keepdim=True)
     f = f - mean
@@ -169,14 +176,14 @@ def defined_margin(
         threshold = a.square().sum(3, keepdim=True) - b.square().sum(3, keepdim=True)
         flat = (low - threshold).unflatten(3, tuple(features.shape[2:])).flatten(1, 2)
         values = resize(flat, size, interpolation, align_corners).unflatten(1, (groups, targets))
-        return values.to(compute_dtype(features)), undefined
+        return values.to(compute_dtype(features)), undefined, odd
     offset = mean.reshape(n, groups, 1, channels // groups)
     whole = (f + mean).unflatten(2, tuple(features.shape[2:]))
     v = resize(whole, size, interpolation, align_corners).flatten(2)
     v = v.unflatten(1, (groups, channels // groups))
     cosines = [_cosine(prototype + offset, v) for prototype in (a, b)]
     values = temperature * (cosines[0] - cosines[1]).unflatten(3, size)
-    return values.to(compute_dtype(features)), undefined
+    return values.to(compute_dtype(features)), undefined, odd
 
 
 def _cosine(prototype: Tensor, v: Tensor) -> Tensor:

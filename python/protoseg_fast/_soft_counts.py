@@ -66,11 +66,11 @@ def soft_counts(
 def _formula_counts(
     features: Tensor, pred: Tensor, target: Tensor, mask: Tensor | None, *options: Any
 ) -> tuple[Tensor, Tensor]:
-    values, undefined = _formula.defined_margin(features, pred, mask, *options)
+    values, undefined, odd = _formula.defined_margin(features, pred, mask, *options)
     probability = values.sigmoid().flatten(3)
     valid, actual = _voxel_weights(target, mask, probability.dtype)
     tp, predicted = ((probability * w[:, None]).sum(3).double() for w in (actual, valid))
-    return _formula.put_nan(tp, undefined), _formula.put_nan(predicted, undefined)
+    return _formula.put_nan(tp + odd, undefined), _formula.put_nan(predicted + odd, undefined)
 
 
 def _voxel_weights(

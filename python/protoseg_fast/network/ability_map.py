@@ -189,7 +189,9 @@ class SegmentationAbilityMap:
                 columns[name] = union(pd, parts, in_order=name == "group")
             else:
                 columns[name] = np.concatenate([mine[name].to_numpy(), theirs[name].to_numpy()])
-        return SegmentationAbilityMap(pd.DataFrame(columns), _mapper=self._mapper)
+        merged = SegmentationAbilityMap.__new__(SegmentationAbilityMap)  # parts were checked
+        merged._frame, merged._mapper = pd.DataFrame(columns), self._mapper
+        return merged
 
     def __radd__(self, other: object) -> SegmentationAbilityMap:
         return self if other == 0 else NotImplemented  # the start value of sum()

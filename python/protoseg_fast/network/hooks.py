@@ -37,7 +37,7 @@ ReshapeTransform: TypeAlias = (
     "Callable[[Tensor], Tensor] | Mapping[Any, Callable[[Tensor], Tensor]] | None"
 )
 
-_CALL = nn.Module._call_impl.__code__
+_CALL = "_call_impl"  # of nn.Module; by its name, as tools put functions of their own around it
 
 
 class LayerHooks:
@@ -279,7 +279,9 @@ def _nothing(*_: Any) -> None:
 def _call_of(module: nn.Module) -> FrameType | None:
     """Return the call of a module that runs the hook which asks; None: torch was changed."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and not (frame.f_code is _CALL and frame.f_locals["self"] is module):
+    while frame is not None:
+        if frame.f_code.co_name == _CALL and frame.f_locals.get("self") is module:
+            break
         frame = frame.f_back
     return frame
 

@@ -101,7 +101,7 @@ def case_names(cases: Sequence[Any]) -> list[int | str]:
     if not all(isinstance(name, str) or is_whole(name) for name in names):
         raise TypeError(f"cases must be a sequence of str or int, got {cases!r}.")
     check_distinct("cases", list(map(str, names)))  # as they are in files
-    return [str(name) if isinstance(name, str) else int(name) for name in names]
+    return [str.__str__(name) if isinstance(name, str) else int(name) for name in names]
 
 
 def fitting(divisions: Sequence[Groups], channels: int) -> tuple[list[Groups], str | None]:
