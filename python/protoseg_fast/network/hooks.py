@@ -47,7 +47,7 @@ class LayerHooks:
     ends. A network that calls itself (test-time augmentation) is still in the same pass. Layers
     that are run without the network itself belong to a pass that was not begun. Hooks hear every
     thread that runs the network, and cannot tell whose a layer is: passes of two threads at once
-    are an error. Copies of the network that are made meanwhile have no hooks.
+    are an error. On copies of the network that are made meanwhile, hooks do nothing.
 
     Args:
         model: the network, wrapped or not. It is run without torch.compile.
@@ -56,7 +56,7 @@ class LayerHooks:
             what runs next may overwrite them.
         unfit: returns why features cannot be used, or None. Such a layer is left out and noted in
             ``skipped``, but for one that was chosen by its name, which is an error.
-        insist: whether it is.
+        insist: whether that is an error; else it is left out like the others.
         output: see `protoseg_fast.trace`.
         reshape_transform: see `protoseg_fast.trace`.
         on_begin, on_end: called as a pass begins and ends.
@@ -145,10 +145,8 @@ class LayerHooks:
         """Layers that were left out of some pass, or not called in any, and why."""
         if self._inside is None:
             return dict(self._left_out)
-        uncalled = self.selection.modules.keys() - self._ever_called
-        return self._left_out | dict.fromkeys(
-            (name for name in self.selection.modules if name in uncalled), "is not called"
-        )
+        uncalled = (name for name in self.selection.modules if name not in self._ever_called)
+        return self._left_out | dict.fromkeys(uncalled, "is not called")
 
     def leave_out(self, name: str, reason: str) -> None:
         """Note a layer that is left out."""
@@ -260,7 +258,7 @@ class NoSuchOutputError(LookupError):
 
 
 class Uncopied:
-    """A hook that copies of its module do not get: they are other networks."""
+    """A hook that does nothing on copies of its module: they are other networks."""
 
     def __init__(self, run: Callable[..., None]) -> None:
         self._run = run
@@ -277,7 +275,7 @@ def _nothing(*_: Any) -> None:
 
 
 def _call_of(module: nn.Module) -> FrameType | None:
-    """Return the call of a module that runs the hook which asks; None: torch was changed."""
+    """Return the call of a module that runs the hook which asks; None if there is none to see."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_name == _CALL and frame.f_locals.get("self") is module:
